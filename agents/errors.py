@@ -1,0 +1,88 @@
+"""Every error that a user can cause, as one tree.
+
+::
+
+    NaturalZooError
+    ├── ConfigError               a setting that cannot be used
+    │   └── UnknownName           a name that is not registered (algorithm, environment, key)
+    ├── EnvironmentFault          an environment that breaks its contract (NaN, wrong shape)
+    ├── RunFolderError            a run folder that cannot be written, read or resumed
+    ├── MissingDependency         an optional package or system library that is not installed
+    └── DisplayError              nothing to draw on
+
+A message says what was given, what is allowed and what to type next, in one line: the command
+line prints exactly that and exits with status 1.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "ConfigError",
+    "DisplayError",
+    "EnvironmentFault",
+    "MissingDependency",
+    "NaturalZooError",
+    "RunFolderError",
+    "UnknownName",
+    "nearest_match",
+]
+
+
+class NaturalZooError(Exception):
+    """A known error: its message is one line for the user."""
+
+
+class ConfigError(NaturalZooError):
+    """A setting that cannot be used."""
+
+
+class UnknownName(ConfigError):
+    """A name that is not registered.
+
+    :param kind: what the name stands for, such as ``"algorithm"``.
+    :param name: the name that was given.
+    :param known: the names that are allowed.
+    :param advice: what to type next, appended to the message.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], advice: str = "") -> None:
+        names = sorted(known)
+        match = nearest_match(name, names)
+        parts = [f"Unknown {kind} '{name}'."]
+        if match:
+            parts.append(f"Did you mean '{match}'?")
+        if names:
+            parts.append(f"Known: {', '.join(names)}.")
+        if advice:
+            parts.append(advice)
+        super().__init__(" ".join(parts))
+        self.match = match
+
+
+class EnvironmentFault(NaturalZooError):
+    """An environment that breaks its contract, such as a reward that is not a number."""
+
+
+class RunFolderError(NaturalZooError):
+    """A run folder that cannot be written, read or resumed."""
+
+
+class MissingDependency(NaturalZooError):
+    """An optional package or a system library that is not installed."""
+
+
+class DisplayError(NaturalZooError):
+    """A window was asked for and there is no display."""
+
+
+def nearest_match(name: str, known: Iterable[str]) -> str | None:
+    """Return the entry of ``known`` closest in spelling to ``name``, or None if none is close.
+
+    Upper and lower case count as the same letter.
+    """
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    matches = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[matches[0]] if matches else None

@@ -1,0 +1,1 @@
+"""What an agent is once trained: bundles, ONNX files and the Hub."""

@@ -1,0 +1,1 @@
+"""Hyperparameters per algorithm and task: data only, one YAML file per algorithm."""
