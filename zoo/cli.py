@@ -1,0 +1,94 @@
+"""What every command shares: one parser style, one-line errors and exit codes.
+
+Exit codes: 0 done, 1 a known error in one line on standard error, 2 usage, 130 interrupted.
+``natural-zoo COMMAND …`` is the same as ``python -m zoo.COMMAND …``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+
+from agents.errors import NaturalZooError, UnknownName
+
+__all__ = ["COMMANDS", "execute", "main", "make_parser"]
+
+COMMANDS = {
+    "train": "train an agent and evaluate it",
+    "evaluate": "score a trained agent on Gymnasium",
+    "enjoy": "watch a trained agent in a window",
+    "record": "save a video of a trained agent",
+    "plot": "draw learning curves of one or many runs",
+}
+
+
+def make_parser(command: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """Return a parser in the style of all commands.
+
+    :param command: the command's name, such as ``"train"``.
+    :param description: what it does, in a sentence or two.
+    :param epilog: examples, printed as they stand.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m zoo.{command}",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def execute(
+    parser: argparse.ArgumentParser,
+    command: Callable[[argparse.Namespace], None],
+    argv: Sequence[str] | None,
+) -> int:
+    """Parse ``argv``, run ``command`` and turn known errors into one line.
+
+    :param parser: made by :func:`make_parser`.
+    :param command: does the work; raises :class:`~agents.errors.NaturalZooError` for known errors.
+    :param argv: arguments without the program name; None takes those of the process.
+    :return: the exit code.
+    """
+    args, unknown = parser.parse_known_args(argv)
+    try:
+        if unknown:
+            raise _unknown_argument(parser, unknown[0])
+        command(args)
+    except (NaturalZooError, OSError) as error:
+        if args.debug:
+            raise
+        message = " ".join(str(error).split())
+        print(f"error: {message}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _unknown_argument(parser: argparse.ArgumentParser, argument: str) -> UnknownName:
+    flags = [flag for flag in parser._option_string_actions if flag.startswith("--")]
+    kind = "flag" if argument.startswith("-") else "argument"
+    return UnknownName(kind, argument.split("=")[0], flags if kind == "flag" else ())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``natural-zoo COMMAND …``; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: natural-zoo COMMAND [options]\n\ncommands:")
+        for name, summary in COMMANDS.items():
+            print(f"  {name:<10} {summary}")
+        print("\n`natural-zoo COMMAND --help` explains a command.")
+        return 0 if arguments else 2
+    name = arguments[0]
+    if name not in COMMANDS:
+        print(f"error: {UnknownName('command', name, COMMANDS)}", file=sys.stderr)
+        return 1
+    command_main: Callable[[Sequence[str]], int] = importlib.import_module(f"zoo.{name}").main
+    return command_main(arguments[1:])
