@@ -1,0 +1,26 @@
+"""Natural-gradient agents and their family, as Stable-Baselines3 algorithms.
+
+>>> from agents import NPG
+>>> agent = NPG("MlpPolicy", "CartPole-v1", n_steps=64, seed=0)
+
+The classes are imported on first use, so that ``import agents.errors`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agents.a2c import A2C
+    from agents.npg import NPG
+    from agents.ppo import PPO
+    from agents.trpo import TRPO
+
+__all__ = ["A2C", "NPG", "PPO", "TRPO"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'agents' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"agents.{name.lower()}"), name)
