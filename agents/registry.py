@@ -12,6 +12,7 @@ gives the whole command line to ``--algo my_algo``.
 
 from __future__ import annotations
 
+import inspect
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
@@ -19,9 +20,11 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from agents.errors import ConfigError, UnknownName
 
-__all__ = ["ENTRY_POINT_GROUP", "algorithm_class", "algorithm_names"]
+__all__ = ["ENTRY_POINT_GROUP", "algorithm_class", "algorithm_names", "constructor_parameters"]
 
 ENTRY_POINT_GROUP = "natural_zoo.agents"
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 # Ours are named here too, so that a checkout that was never installed has them.
 _OURS = {
@@ -65,7 +68,23 @@ def algorithm_class(name: str) -> type[BaseAlgorithm]:
 def _entry_points() -> dict[str, EntryPoint]:
     """Return all entry points by name; one of ours cannot be replaced by a third party's."""
     found = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
-    ours = {
-        name: EntryPoint(name, value, ENTRY_POINT_GROUP) for name, value in _OURS.items()
-    }
+    ours = {name: EntryPoint(name, value, ENTRY_POINT_GROUP) for name, value in _OURS.items()}
     return found | ours
+
+
+def constructor_parameters(algorithm: type[BaseAlgorithm]) -> dict[str, inspect.Parameter]:
+    """Return the keywords that ``algorithm`` can be made with, those of its bases included.
+
+    A base class's parameters count only if every class below it passes them on (``**kwargs``).
+    """
+    parameters: dict[str, inspect.Parameter] = {}
+    for cls in algorithm.__mro__:
+        if "__init__" not in vars(cls):
+            continue
+        own = inspect.signature(vars(cls)["__init__"]).parameters.values()
+        for parameter in own:
+            if parameter.name != "self" and parameter.kind in _NAMED:
+                parameters.setdefault(parameter.name, parameter)
+        if all(parameter.kind is not inspect.Parameter.VAR_KEYWORD for parameter in own):
+            break
+    return parameters

@@ -70,8 +70,13 @@ def discounted_returns(
     """
     zeros = torch.zeros_like(next_values)
     return generalized_advantages(
-        rewards, zeros, _bootstraps(next_values, truncated), terminated, truncated,
-        gamma=gamma, gae_lambda=1.0,
+        rewards,
+        zeros,
+        _bootstraps(next_values, truncated),
+        terminated,
+        truncated,
+        gamma=gamma,
+        gae_lambda=1.0,
     )
 
 

@@ -31,7 +31,7 @@ def flatten(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
 def write_flat(vector: torch.Tensor, parameters: Sequence[torch.Tensor]) -> None:
     """Write ``vector`` into ``parameters`` in place; the inverse of :func:`flatten`."""
     sizes = [parameter.numel() for parameter in parameters]
-    for part, parameter in zip(vector.split(sizes), parameters, strict=True):
+    for part, parameter in zip(torch.split(vector, sizes), parameters, strict=True):
         parameter.copy_(part.view_as(parameter))
 
 

@@ -34,7 +34,9 @@ def categorical_metric(
     :param sizes: number of choices of each independent categorical action.
     """
     blocks = []
-    for u, z in zip(tangent.split(list(sizes), 1), logits.split(list(sizes), 1), strict=True):
+    for u, z in zip(
+        torch.split(tangent, list(sizes), 1), torch.split(logits, list(sizes), 1), strict=True
+    ):
         p = torch.softmax(z, dim=1)
         weighted = p * u
         blocks.append(weighted - p * weighted.sum(dim=1, keepdim=True))

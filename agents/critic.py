@@ -1,0 +1,216 @@
+"""Fitting the value function to the returns of one batch, without touching the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import PyTorchObs
+from torch import nn
+
+from agents.functional.conjugate_gradient import NotPositiveDefinite, conjugate_gradient
+from agents.functional.fisher import (
+    MatVec,
+    dependent_parameters,
+    flatten,
+    gauss_newton_vector_product,
+    write_flat,
+)
+from agents.functional.line_search import backtracking_line_search
+from agents.functional.mlp import MLPLinearization
+from agents.mlp_structure import critic_mlp
+
+__all__ = ["critic_parameters", "fit_adam", "fit_gauss_newton"]
+
+_GAUSS_NEWTON_CG_ITERS = 10
+_GAUSS_NEWTON_BACKTRACKS = 4
+
+
+def critic_parameters(
+    policy: ActorCriticPolicy, observations: PyTorchObs, policy_parameters: Sequence[nn.Parameter]
+) -> list[nn.Parameter]:
+    """Return the parameters that the value depends on and the action distribution does not.
+
+    Layers shared with the policy belong to the policy: moving them for the critic's sake would
+    move the policy outside its trust region.
+    """
+    shared = {id(parameter) for parameter in policy_parameters}
+    mlp = critic_mlp(policy)
+    if mlp is not None:
+        candidates: Sequence[nn.Parameter] = mlp.parameters
+    else:
+        values = policy.predict_values(_take(observations, slice(0, 1)))
+        candidates = dependent_parameters(values.sum(), policy.parameters())
+    return [parameter for parameter in candidates if id(parameter) not in shared]
+
+
+def fit_adam(
+    policy: ActorCriticPolicy,
+    parameters: Sequence[nn.Parameter],
+    observations: PyTorchObs,
+    returns: torch.Tensor,
+    *,
+    n_epochs: int,
+    batch_size: int,
+) -> float:
+    """Minimise ``mean (V(s) − return)²`` by minibatch steps of the policy's own optimiser.
+
+    :param policy: its ``optimizer`` steps the critic alone, since only the critic has gradients.
+    :param parameters: of the critic, from :func:`critic_parameters`.
+    :param observations: N of them.
+    :param returns: shape ``(N,)``.
+    :param n_epochs: passes over the batch, each in a new random order.
+    :param batch_size: samples per step; the last step of a pass may have fewer.
+    :return: the loss averaged over all steps.
+    """
+    losses = []
+    policy.optimizer.zero_grad(set_to_none=True)
+    for _ in range(n_epochs):
+        for index in torch.split(torch.randperm(len(returns), device=returns.device), batch_size):
+            values = policy.predict_values(_take(observations, index)).flatten()
+            loss = nn.functional.mse_loss(values, returns[index])
+            gradients = torch.autograd.grad(loss, parameters)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            policy.optimizer.step()
+            losses.append(loss.detach())
+    policy.optimizer.zero_grad(set_to_none=True)
+    return float(torch.stack(losses).mean())
+
+
+def fit_gauss_newton(
+    policy: ActorCriticPolicy,
+    parameters: Sequence[nn.Parameter],
+    observations: PyTorchObs,
+    returns: torch.Tensor,
+    *,
+    n_steps: int,
+    damping: float,
+) -> float:
+    """Minimise ``½ mean (V(s) − return)²`` by damped Gauss-Newton steps on the whole batch.
+
+    Each step solves ``(JᵀJ / N + damping · I) d = Jᵀ(return − V) / N`` by conjugate gradient and
+    takes the longest of ``d, d/2, …, d/16`` that lowers the loss, or stays where it is.
+
+    :param policy: whose value function is fitted.
+    :param parameters: of the critic, from :func:`critic_parameters`.
+    :param observations: N of them.
+    :param returns: shape ``(N,)``.
+    :param n_steps: Gauss-Newton steps.
+    :param damping: Levenberg-Marquardt damping.
+    :return: the mean squared error before the last step.
+
+    Ref: Schulman et al. 2015, arXiv:1506.02438, section 5. Differs from it: a fixed damping in
+    place of the trust-region constraint, which needs no estimate of the residuals' variance.
+    """
+    loss = float("nan")
+    for values, product in _linearizations(policy, parameters, observations, n_steps):
+        residuals = returns - values
+        loss = float((residuals * residuals).mean())
+        rhs = product.transposed(residuals)
+        try:
+            direction = conjugate_gradient(
+                product.damped(damping), rhs, max_iters=_GAUSS_NEWTON_CG_ITERS
+            ).solution
+        except (NotPositiveDefinite, ValueError):
+            return loss
+        start = flatten(parameter.detach() for parameter in parameters)
+        decrease = _loss_decrease(policy, parameters, observations, returns, loss)
+        result = backtracking_line_search(
+            decrease,
+            start,
+            direction,
+            predicted_gain=0.0,
+            max_constraint=0.0,
+            shrink=0.5,
+            max_backtracks=_GAUSS_NEWTON_BACKTRACKS,
+        )
+        write_flat(result.point, parameters)
+    return loss
+
+
+class _Jacobian:
+    """Products with the Jacobian ``J`` of the N values with respect to the parameters."""
+
+    def __init__(
+        self,
+        transposed: Callable[[torch.Tensor], torch.Tensor],
+        damped: Callable[[float], MatVec],
+    ) -> None:
+        self.transposed = transposed
+        """Maps ``u`` of shape ``(N,)`` to ``Jᵀu / N``."""
+        self.damped = damped
+        """Maps a damping to the product ``v ↦ (JᵀJ / N + damping · I) v``."""
+
+
+def _linearizations(
+    policy: ActorCriticPolicy,
+    parameters: Sequence[nn.Parameter],
+    observations: PyTorchObs,
+    n_steps: int,
+) -> Iterator[tuple[torch.Tensor, _Jacobian]]:
+    """Yield the values and their Jacobian at the parameters of the moment, ``n_steps`` times."""
+    mlp = critic_mlp(policy)
+    for _ in range(n_steps):
+        if mlp is not None and len(mlp.parameters) == len(parameters):
+            network = mlp.linearize(policy, observations)
+            yield network.outputs.flatten(), _mlp_jacobian(network, parameters)
+        else:
+            values = policy.predict_values(observations).flatten()
+            yield values.detach(), _autograd_jacobian(values, parameters)
+
+
+def _mlp_jacobian(network: MLPLinearization, parameters: Sequence[nn.Parameter]) -> _Jacobian:
+    n_states = len(network.outputs)
+    shapes = [parameter.shape for parameter in parameters]
+    sizes = [shape.numel() for shape in shapes]
+
+    def transposed(residuals: torch.Tensor) -> torch.Tensor:
+        return flatten(network.vjp(residuals.unsqueeze(1) / n_states))
+
+    def damped(damping: float) -> MatVec:
+        def product(vector: torch.Tensor) -> torch.Tensor:
+            parts = torch.split(vector, sizes)
+            tangents = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+            return transposed(network.jvp(tangents).squeeze(1)).add_(vector, alpha=damping)
+
+        return product
+
+    return _Jacobian(transposed, damped)
+
+
+def _autograd_jacobian(values: torch.Tensor, parameters: Sequence[nn.Parameter]) -> _Jacobian:
+    def transposed(residuals: torch.Tensor) -> torch.Tensor:
+        weights = residuals / len(values)
+        return flatten(
+            torch.autograd.grad(values, parameters, grad_outputs=weights, retain_graph=True)
+        )
+
+    return _Jacobian(
+        transposed, lambda damping: gauss_newton_vector_product(values, parameters, damping)
+    )
+
+
+def _loss_decrease(
+    policy: ActorCriticPolicy,
+    parameters: Sequence[nn.Parameter],
+    observations: PyTorchObs,
+    returns: torch.Tensor,
+    loss: float,
+) -> Callable[[torch.Tensor], tuple[float, float]]:
+    """Return a function that writes a candidate and tells by how much the loss falls."""
+
+    @torch.no_grad()
+    def evaluate(candidate: torch.Tensor) -> tuple[float, float]:
+        write_flat(candidate, parameters)
+        values = policy.predict_values(observations).flatten()
+        return loss - float(nn.functional.mse_loss(values, returns)), 0.0
+
+    return evaluate
+
+
+def _take(observations: PyTorchObs, index: torch.Tensor | slice) -> PyTorchObs:
+    if isinstance(observations, dict):
+        return {key: value[index] for key, value in observations.items()}
+    return observations[index]

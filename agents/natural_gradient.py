@@ -1,0 +1,373 @@
+"""The template that NPG and TRPO stand on: everything but the choice of the new parameters."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import (
+    ActorCriticCnnPolicy,
+    ActorCriticPolicy,
+    BasePolicy,
+    MultiInputActorCriticPolicy,
+)
+from stable_baselines3.common.type_aliases import (
+    GymEnv,
+    MaybeCallback,
+    PyTorchObs,
+    RolloutBufferSamples,
+    Schedule,
+)
+from stable_baselines3.common.utils import FloatSchedule, explained_variance
+
+from agents.critic import critic_parameters, fit_adam, fit_gauss_newton
+from agents.errors import ConfigError, UnknownName
+from agents.functional.conjugate_gradient import CGResult, NotPositiveDefinite, conjugate_gradient
+from agents.functional.fisher import write_flat
+from agents.surrogate import Surrogate
+
+__all__ = ["CRITICS", "NaturalGradientAlgorithm", "NaturalStep", "PolicyUpdate", "SkippedUpdate"]
+
+CRITICS = ("adam", "gauss_newton")
+
+_Self = TypeVar("_Self", bound="NaturalGradientAlgorithm")
+
+
+class SkippedUpdate(Exception):
+    """This batch gives no usable step; the policy stays as it is and training goes on."""
+
+
+class NaturalStep(NamedTuple):
+    """The natural gradient of one batch, before a step length is chosen."""
+
+    start: torch.Tensor
+    """θ_old, shape ``(n,)``."""
+    gradient: torch.Tensor
+    """``g``, shape ``(n,)``."""
+    direction: torch.Tensor
+    """``d ≈ (F + damping · I)⁻¹ g``, shape ``(n,)``."""
+    curvature: float
+    """``dᵀ(F + damping · I)d``."""
+    target_kl: float
+    """``δ``, the KL bound of this update."""
+    cg: CGResult
+
+    @property
+    def trust_region_scale(self) -> float:
+        """``α = √(2δ / dᵀFd)``, which makes the quadratic model's KL equal to ``δ``."""
+        return math.sqrt(2.0 * self.target_kl / self.curvature)
+
+
+class PolicyUpdate(NamedTuple):
+    """The parameters an algorithm has chosen and what it knows about them."""
+
+    point: torch.Tensor
+    """Shape ``(n,)``."""
+    step_size: float
+    """The factor on the natural gradient that was taken; 0 for none."""
+    predicted_gain: float
+    gain: float
+    mean_kl: float
+    n_backtracks: int
+    accepted: bool
+
+
+class NaturalGradientAlgorithm(OnPolicyAlgorithm):
+    """Collect a batch, step along the natural gradient of the surrogate, fit the critic.
+
+    ``d = (F + cg_damping · I)⁻¹ g`` by conjugate gradient, where ``g`` is the gradient of
+    ``E[π_θ/π_old · A]`` and ``F`` the Fisher matrix of the policy averaged over the batch. How far
+    to go along ``d`` is the subclass's one decision (:meth:`_choose_parameters`).
+
+    An update that cannot be trusted (a gradient that is zero or not finite, ``dᵀFd ≤ 0``, a
+    surrogate that is not finite) is skipped: the parameters stay bit for bit, the skip is counted
+    in :attr:`n_skipped_updates` and logged, and training goes on.
+
+    :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a policy class.
+    :param env: environment or its Gymnasium id.
+    :param learning_rate: of the critic's Adam; a float or a function of the remaining progress.
+        The policy has no learning rate, see ``target_kl``.
+    :param n_steps: steps per environment and update; a batch has ``n_steps · n_envs`` samples.
+    :param batch_size: samples per minibatch of ``critic="adam"``.
+    :param gamma: discount.
+    :param gae_lambda: λ of the generalised advantage estimates.
+    :param target_kl: ``δ``, bound on the mean ``KL(π_old ‖ π_new)`` of an update, in nats; a float
+        or a function of the remaining progress.
+    :param cg_max_iters: at most so many Fisher products to find ``d``.
+    :param cg_damping: added to the Fisher matrix's diagonal.
+    :param cg_rtol: relative residual at which conjugate gradient stops.
+    :param critic: ``"adam"`` (minibatches) or ``"gauss_newton"`` (damped second-order steps on the
+        whole batch).
+    :param n_critic_updates: passes over the batch for ``"adam"``, steps for ``"gauss_newton"``.
+    :param critic_damping: of ``"gauss_newton"``.
+    :param normalize_advantage: scale advantages to mean 0 and standard deviation 1 per batch.
+    :param use_sde: generalised state-dependent exploration (Box actions only).
+    :param sde_sample_freq: steps between new noise matrices; -1 for once per rollout.
+    :param rollout_buffer_class: as in SB3.
+    :param rollout_buffer_kwargs: as in SB3.
+    :param stats_window_size: episodes that the logged means cover.
+    :param tensorboard_log: folder for TensorBoard, None for no such log.
+    :param policy_kwargs: of the policy class.
+    :param verbose: 0 silent, 1 information, 2 debugging.
+    :param seed: of all random generators.
+    :param device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+    :raises ConfigError: a parameter is out of its range.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": ActorCriticPolicy,
+        "CnnPolicy": ActorCriticCnnPolicy,
+        "MultiInputPolicy": MultiInputActorCriticPolicy,
+    }
+    supported_action_spaces = (
+        spaces.Box,
+        spaces.Discrete,
+        spaces.MultiDiscrete,
+        spaces.MultiBinary,
+    )
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str,
+        *,
+        learning_rate: float | Schedule = 1e-3,
+        n_steps: int = 2048,
+        batch_size: int = 128,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        target_kl: float | Schedule = 0.01,
+        cg_max_iters: int = 15,
+        cg_damping: float = 0.1,
+        cg_rtol: float = 1e-6,
+        critic: str = "adam",
+        n_critic_updates: int = 10,
+        critic_damping: float = 0.1,
+        normalize_advantage: bool = True,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        rollout_buffer_class: type[RolloutBuffer] | None = None,
+        rollout_buffer_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            ent_coef=0.0,
+            vf_coef=0.0,
+            max_grad_norm=0.0,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            rollout_buffer_class=rollout_buffer_class,
+            rollout_buffer_kwargs=rollout_buffer_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=False,
+        )
+        self.batch_size = batch_size
+        self.target_kl = target_kl
+        self.cg_max_iters = cg_max_iters
+        self.cg_damping = cg_damping
+        self.cg_rtol = cg_rtol
+        self.critic = critic
+        self.n_critic_updates = n_critic_updates
+        self.critic_damping = critic_damping
+        self.normalize_advantage = normalize_advantage
+        self.n_skipped_updates = 0
+        if _init_setup_model:
+            self._check_parameters()
+            self._setup_model()
+
+    def _check_parameters(self) -> None:
+        """Refuse what cannot work, before anything is built.
+
+        :raises ConfigError: with the value, the allowed range and what to pass instead.
+        """
+        if not isinstance(self.action_space, self.supported_action_spaces):
+            allowed = ", ".join(space.__name__ for space in self.supported_action_spaces)
+            raise ConfigError(
+                f"{type(self).__name__} cannot act in {self.action_space}; "
+                f"it supports {allowed} actions."
+            )
+        if self.n_steps * self.n_envs < 2:
+            raise ConfigError(
+                f"n_steps·n_envs = {self.n_steps}·{self.n_envs} is less than 2, so a batch has no "
+                "spread; pass a larger n_steps."
+            )
+        if self.critic not in CRITICS:
+            raise UnknownName("critic", self.critic, CRITICS)
+        for name in ("batch_size", "cg_max_iters", "n_critic_updates"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
+        for name in ("cg_damping", "critic_damping", "cg_rtol"):
+            if not getattr(self, name) >= 0.0:
+                raise ConfigError(f"{name}={getattr(self, name)} must not be negative.")
+        if not callable(self.target_kl) and not self.target_kl > 0.0:
+            raise ConfigError(f"target_kl={self.target_kl} must be positive; 0.01 is customary.")
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        self._target_kl_schedule = FloatSchedule(self.target_kl)
+
+    def train(self) -> None:
+        """Update policy and critic with the rollout that was just collected."""
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        batch = next(iter(self.rollout_buffer.get(batch_size=None)))
+        surrogate = Surrogate(
+            self.policy, batch.observations, self._actions(batch), self._advantages(batch)
+        )
+        self._update_policy(surrogate)
+        value_loss = self._update_critic(surrogate, batch.observations, batch.returns)
+        self._n_updates += 1
+        self._log_update(surrogate, value_loss)
+
+    def _update_policy(self, surrogate: Surrogate) -> None:
+        """Write the new policy parameters, or the old ones again if the update is skipped."""
+        start = surrogate.point()
+        try:
+            step = self._natural_step(surrogate, start)
+            update = self._choose_parameters(surrogate, step)
+        except SkippedUpdate as reason:
+            write_flat(start, surrogate.parameters)
+            self.n_skipped_updates += 1
+            self._log_skipped(str(reason))
+            return
+        write_flat(update.point, surrogate.parameters)
+        self._log_policy_update(step, update)
+
+    def _natural_step(self, surrogate: Surrogate, start: torch.Tensor) -> NaturalStep:
+        """Solve ``(F + damping · I) d = g``.
+
+        :raises SkippedUpdate: the gradient or the curvature cannot be used.
+        """
+        gradient = surrogate.gradient()
+        if not torch.isfinite(gradient).all():
+            raise SkippedUpdate("the policy gradient is not finite")
+        if not gradient.any():
+            raise SkippedUpdate("the policy gradient is zero")
+        product = surrogate.fisher_vector_product(self.cg_damping)
+        try:
+            cg = conjugate_gradient(
+                product, gradient, max_iters=self.cg_max_iters, rtol=self.cg_rtol
+            )
+        except NotPositiveDefinite as error:
+            raise SkippedUpdate(f"the Fisher matrix is not positive definite: {error}") from error
+        curvature = float(cg.solution @ product(cg.solution))
+        if not (math.isfinite(curvature) and curvature > 0.0):
+            raise SkippedUpdate(f"the Fisher curvature along the step is {curvature:.3g}")
+        target_kl = self._target_kl_schedule(self._current_progress_remaining)
+        return NaturalStep(start, gradient, cg.solution, curvature, target_kl, cg)
+
+    @abstractmethod
+    def _choose_parameters(self, surrogate: Surrogate, step: NaturalStep) -> PolicyUpdate:
+        """Return the new policy parameters; what is written in the policy meanwhile is free.
+
+        :raises SkippedUpdate: no parameters can be trusted.
+        """
+
+    def _update_critic(
+        self, surrogate: Surrogate, observations: PyTorchObs, returns: torch.Tensor
+    ) -> float:
+        """Fit the value function to ``returns`` and return its loss."""
+        parameters = critic_parameters(self.policy, observations, surrogate.parameters)
+        if self.critic == "gauss_newton":
+            return fit_gauss_newton(
+                self.policy,
+                parameters,
+                observations,
+                returns,
+                n_steps=self.n_critic_updates,
+                damping=self.critic_damping,
+            )
+        return fit_adam(
+            self.policy,
+            parameters,
+            observations,
+            returns,
+            n_epochs=self.n_critic_updates,
+            batch_size=self.batch_size,
+        )
+
+    def _actions(self, batch: RolloutBufferSamples) -> torch.Tensor:
+        """Return the batch's actions as the distribution takes them; SB3 stores floats."""
+        if isinstance(self.action_space, spaces.Discrete):
+            return batch.actions.long().flatten()
+        return batch.actions
+
+    def _advantages(self, batch: RolloutBufferSamples) -> torch.Tensor:
+        advantages = batch.advantages
+        if self.normalize_advantage:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        return advantages
+
+    def _log_policy_update(self, step: NaturalStep, update: PolicyUpdate) -> None:
+        self.logger.record("train/mean_kl", update.mean_kl)
+        self.logger.record("train/target_kl", step.target_kl)
+        self.logger.record("train/predicted_gain", update.predicted_gain)
+        self.logger.record("train/actual_gain", update.gain)
+        self.logger.record("train/step_size", update.step_size)
+        self.logger.record("train/backtracks", update.n_backtracks)
+        self.logger.record("train/accepted", int(update.accepted))
+        self.logger.record("train/cg_iterations", step.cg.n_iters)
+        self.logger.record("train/cg_residual", step.cg.relative_residual)
+        self.logger.record("train/fisher_curvature", step.curvature)
+
+    def _log_skipped(self, reason: str) -> None:
+        """Log a skipped update under the keys of a taken one, so that tables keep their columns."""
+        for key in ("mean_kl", "predicted_gain", "actual_gain", "step_size", "accepted"):
+            self.logger.record(f"train/{key}", 0.0)
+        self.logger.record("train/skip_reason", reason, exclude="tensorboard")
+
+    def _log_update(self, surrogate: Surrogate, value_loss: float) -> None:
+        buffer = self.rollout_buffer
+        explained = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
+        self.logger.record("train/entropy", surrogate.entropy)
+        self.logger.record("train/explained_variance", explained)
+        self.logger.record("train/value_loss", value_loss)
+        self.logger.record("train/skipped_updates", self.n_skipped_updates)
+        log_std = getattr(self.policy, "log_std", None)
+        if isinstance(log_std, torch.Tensor):
+            self.logger.record("train/std", float(log_std.detach().exp().mean()))
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def learn(
+        self: _Self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> _Self:
+        """Train for ``total_timesteps`` environment steps, as in SB3.
+
+        :param tb_log_name: name of the TensorBoard run; None takes the algorithm's name.
+        """
+        return super().learn(
+            total_timesteps=total_timesteps,
+            callback=callback,
+            log_interval=log_interval,
+            tb_log_name=tb_log_name or type(self).__name__,
+            reset_num_timesteps=reset_num_timesteps,
+            progress_bar=progress_bar,
+        )
