@@ -1,0 +1,448 @@
+"""Learning curves of run folders: reading them, and statistics over seeds.
+
+A run folder has RL Zoo's layout, ``logs/<algo>/<Env>_<k>/``, holding
+
+- ``0.monitor.csv`` (and ``1.monitor.csv`` … where each environment has its own): one row per
+  finished episode;
+- ``evaluations.npz``: the returns of every evaluation during training;
+- ``<Env>/config.yml``: what was trained.
+
+Nothing here draws; :mod:`zoo.plot` does.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import json
+import logging
+import re
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from agents.errors import ConfigError, RunFolderError, nearest_match
+
+__all__ = [
+    "Aggregate",
+    "Curve",
+    "Episodes",
+    "Floats",
+    "Run",
+    "XAxis",
+    "aggregate",
+    "bootstrap_band",
+    "common_grid",
+    "evaluation_curve",
+    "find_runs",
+    "read_episodes",
+    "read_run",
+    "rolling_mean",
+    "training_curve",
+]
+
+Floats: TypeAlias = NDArray[np.float64]
+XAxis: TypeAlias = Literal["steps", "time", "episodes"]
+
+MONITOR_PATTERN = "*.monitor.csv"
+EVALUATIONS = "evaluations.npz"
+N_GRID_POINTS = 400
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and what was trained in it.
+
+    :param folder: the run folder.
+    :param algo: the algorithm's name, such as ``"npg"``.
+    :param env_id: the environment's id, such as ``"Walker2d-v4"``.
+    :param seed: None if the folder does not say.
+    """
+
+    folder: Path
+    algo: str
+    env_id: str
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """The finished episodes of a run in the order in which they ended.
+
+    :param returns: sum of rewards of each episode, shape ``(n_episodes,)``.
+    :param lengths: steps of each episode, shape ``(n_episodes,)``.
+    :param minutes: wall-clock time at the end of each episode since training began; the pause
+        before a resumed session is not counted.
+    """
+
+    returns: Floats
+    lengths: Floats
+    minutes: Floats
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run's curve.
+
+    :param x: strictly increasing, shape ``(n,)``.
+    :param y: shape ``(n,)``.
+    """
+
+    x: Floats
+    y: Floats
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """The curves of one group as mean and confidence band, each of shape ``(n,)``.
+
+    :param n_runs: how many curves went in; with one, ``low`` and ``high`` are the curve itself.
+    """
+
+    x: Floats
+    mean: Floats
+    low: Floats
+    high: Floats
+    n_runs: int
+
+
+# ---------------------------------------------------------------- finding runs
+
+
+def find_runs(patterns: Sequence[str]) -> list[Run]:
+    """Return the runs that ``patterns`` name, each once; ``_2`` comes before ``_10``.
+
+    :param patterns: each a run folder, a folder with runs anywhere below it, or a glob of those.
+    :raises ConfigError: a pattern names nothing that exists, or a file.
+    :raises RunFolderError: there is no run in or below an existing folder.
+    """
+    found: dict[Path, Path] = {}
+    for pattern in patterns:
+        folders = [run for folder in _match(pattern) for run in _runs_in(folder)]
+        if not folders:
+            raise RunFolderError(
+                f"No run in or below '{pattern}': a run folder holds '0.monitor.csv' or "
+                f"'{EVALUATIONS}'. Give a folder such as 'logs/npg/Walker2d-v4_1'."
+            )
+        for folder in folders:
+            found.setdefault(folder.resolve(), folder)
+    return [read_run(folder) for folder in sorted(found.values(), key=_natural_key)]
+
+
+def _match(pattern: str) -> list[Path]:
+    path = Path(pattern)
+    if path.is_dir():
+        return [path]
+    if path.exists():
+        raise ConfigError(f"'{pattern}' is a file. Give the run folder: '{path.parent}'.")
+    folders = [Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_dir()]
+    if folders:
+        return folders
+    siblings = [entry.name for entry in path.parent.glob("*") if entry.is_dir()]
+    match = nearest_match(path.name, siblings)
+    hint = f"Did you mean '{path.parent / match}'?" if match else "See what there is: ls logs/*"
+    raise ConfigError(f"'{pattern}' is neither a folder nor a pattern that matches one. {hint}")
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    if _is_run(folder):
+        return [folder]
+    files = [*folder.rglob(MONITOR_PATTERN), *folder.rglob(EVALUATIONS)]
+    return list({file.parent: None for file in files})
+
+
+def _is_run(folder: Path) -> bool:
+    if (folder / EVALUATIONS).exists() or list(folder.glob(MONITOR_PATTERN)):
+        return True
+    # A run without data yet has its configuration already, in a folder named as its environment.
+    name = folder.resolve().name
+    return any(name.startswith(config.parent.name) for config in folder.glob("*/config.yml"))
+
+
+def _natural_key(path: Path) -> list[tuple[int, str]]:
+    pieces = re.split(r"(\d+)", str(path))
+    return [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in pieces]
+
+
+def read_run(folder: Path) -> Run:
+    """Return what was trained in a run folder.
+
+    ``<Env>/config.yml`` says it.  RL Zoo writes that file with Python object tags, which are never
+    executed here; algorithm and environment then follow from the path, ``<algo>/<Env>_<k>``.
+    """
+    config = _read_config(folder)
+    place = folder.resolve()
+    algo, env_id, seed = config.get("algo"), config.get("env_id"), config.get("seed")
+    return Run(
+        folder=folder,
+        algo=algo if isinstance(algo, str) else place.parent.name,
+        env_id=env_id if isinstance(env_id, str) else re.sub(r"_\d+$", "", place.name),
+        seed=seed if isinstance(seed, int) else None,
+    )
+
+
+def _read_config(folder: Path) -> dict[str, object]:
+    for path in sorted(folder.glob("*/config.yml")):
+        try:
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError):
+            continue
+        if isinstance(config, dict):
+            return config
+    return {}
+
+
+# ---------------------------------------------------------------- reading data
+
+
+@dataclass
+class _MonitorFile:
+    start: float
+    rows: list[tuple[float, float, float]]
+
+
+def read_episodes(folder: Path) -> Episodes:
+    """Return the finished episodes of a run.
+
+    Several monitor files, one per environment, are merged by time.  A last line without a line
+    feed is still being written and is left out; an unreadable line elsewhere, as a killed run
+    leaves it when it is resumed, is left out with a warning.
+
+    :raises RunFolderError: there is no finished episode, or a file has another format.
+    """
+    paths = sorted(folder.glob(MONITOR_PATTERN))
+    if not paths and (folder / EVALUATIONS).exists():
+        raise RunFolderError(
+            f"'{folder}' has no '{MONITOR_PATTERN}', only evaluations. Draw these: -y eval -x steps"
+        )
+    files = [file for file in map(_read_monitor, paths) if file.rows]
+    if not files:
+        raise RunFolderError(
+            f"No finished episode yet in '{folder}'. Wait for the first one, or train again."
+        )
+    origin = min(file.start for file in files)
+    rows = [(r, n, t + file.start - origin) for file in files for r, n, t in file.rows]
+    table = np.array(sorted(rows, key=lambda row: row[2]), dtype=np.float64)
+    return Episodes(returns=table[:, 0], lengths=table[:, 1], minutes=table[:, 2] / 60.0)
+
+
+def _read_monitor(path: Path) -> _MonitorFile:
+    complete_lines = path.read_bytes().decode("utf-8", errors="replace").split("\n")[:-1]
+    file = _MonitorFile(start=0.0, rows=[])
+    columns: list[str] = []
+    elapsed = session = 0.0  # seconds: at the last episode, and when the current session began
+    unreadable = 0
+    for line in complete_lines:
+        fields = next(csv.reader([line]), [])
+        if line.startswith("#"):
+            session = elapsed
+            file.start = file.start if file.rows else _start_time(line)
+        elif not fields or fields == columns:
+            continue
+        elif not columns:
+            columns = _check_columns(fields, path)
+        elif (row := _parse_row(fields, columns)) is None:
+            unreadable += 1
+        else:
+            episode_return, length, seconds = row
+            if session + seconds < elapsed:  # the clock went back: a resumed session
+                session = elapsed
+            elapsed = session + seconds
+            file.rows.append((episode_return, length, elapsed))
+    if unreadable:
+        logger.warning("%s: left out %d unreadable line(s)", path, unreadable)
+    return file
+
+
+def _start_time(line: str) -> float:
+    try:
+        return float(json.loads(line[1:])["t_start"])
+    except (ValueError, KeyError, TypeError):
+        return 0.0
+
+
+def _check_columns(fields: list[str], path: Path) -> list[str]:
+    if not {"r", "l", "t"} <= set(fields):
+        raise RunFolderError(
+            f"'{path}' is no Monitor file: its header is '{','.join(fields)[:60]}', "
+            "not 'r,l,t'. Move it out of the run folder."
+        )
+    return fields
+
+
+def _parse_row(fields: list[str], columns: list[str]) -> tuple[float, float, float] | None:
+    if len(fields) != len(columns):
+        return None
+    cells = dict(zip(columns, fields, strict=True))
+    try:
+        row = float(cells["r"]), float(cells["l"]), float(cells["t"])
+    except ValueError:
+        return None
+    return row if np.isfinite(row).all() and row[1] > 0 else None
+
+
+# ---------------------------------------------------------------- curves
+
+
+def rolling_mean(values: Floats, window: int) -> Floats:
+    """Return the mean of each value and the ``window - 1`` values before it.
+
+    The first values have fewer before them and average what there is, as SB3's
+    ``rollout/ep_rew_mean`` does.
+
+    :param values: shape ``(n,)``.
+    :param window: at least 1.
+    """
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    end = np.arange(1, len(values) + 1)
+    begin = np.maximum(end - window, 0)
+    mean: Floats = (total[end] - total[begin]) / (end - begin)
+    return mean
+
+
+def training_curve(run: Run, x_axis: XAxis, window: int) -> Curve:
+    """Return the rolling mean of the training return.
+
+    An episode stands where it ended: at the steps of all episodes up to and including it.
+
+    :param run: the run to read.
+    :param x_axis: environment steps, minutes or episodes.
+    :param window: episodes to average over.
+    :raises RunFolderError: no finished episode.
+    """
+    episodes = read_episodes(run.folder)
+    x = _episode_axis(episodes, x_axis)
+    return _strictly_increasing(x, rolling_mean(episodes.returns, window))
+
+
+def evaluation_curve(run: Run, x_axis: XAxis) -> Curve:
+    """Return the mean return of each evaluation.
+
+    Evaluations are stored by steps.  Their time and episode follow from the monitor file: between
+    two finished episodes by interpolation, after the last one at the run's mean speed.
+
+    :param run: the run to read.
+    :param x_axis: environment steps, minutes or episodes.
+    :raises RunFolderError: no evaluation, or a file that cannot be read.
+    """
+    steps, means = _read_evaluations(run.folder)
+    if x_axis == "steps":
+        return Curve(steps, means)
+    episodes = read_episodes(run.folder)
+    known_steps = np.concatenate([[0.0], np.cumsum(episodes.lengths)])
+    known_x = np.concatenate([[0.0], _episode_axis(episodes, x_axis)])
+    x = np.interp(steps, known_steps, known_x)
+    x += np.maximum(steps - known_steps[-1], 0.0) * known_x[-1] / known_steps[-1]
+    return _strictly_increasing(x, means)
+
+
+def _episode_axis(episodes: Episodes, x_axis: XAxis) -> Floats:
+    if x_axis == "steps":
+        return np.cumsum(episodes.lengths)
+    if x_axis == "time":
+        return episodes.minutes
+    return np.arange(1, len(episodes.lengths) + 1, dtype=np.float64)
+
+
+def _read_evaluations(folder: Path) -> tuple[Floats, Floats]:
+    path = folder / EVALUATIONS
+    advice = "Train with --eval-freq, or draw the training return: -y train."
+    if not path.exists():
+        raise RunFolderError(f"No evaluation yet in '{folder}'. {advice}")
+    try:
+        # Opened here because NumPy leaves the file of a damaged archive open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
+            steps = np.asarray(data["timesteps"], dtype=np.float64)
+            results = np.asarray(data["results"], dtype=np.float64)
+        if steps.ndim != 1 or results.ndim != 2 or len(steps) != len(results):
+            raise ValueError(f"timesteps {steps.shape} and results {results.shape} do not match")
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise RunFolderError(f"'{path}' cannot be read: {error}. {advice}") from error
+    if results.size == 0:
+        raise RunFolderError(f"No evaluation yet in '{folder}'. {advice}")
+    latest = dict(zip(steps.tolist(), results.mean(axis=1).tolist(), strict=True))
+    ordered = sorted(latest)  # a resumed run repeats steps: the later evaluation counts
+    return np.array(ordered), np.array([latest[step] for step in ordered])
+
+
+def _strictly_increasing(x: Floats, y: Floats) -> Curve:
+    last_of_equals = np.append(np.diff(x) > 0, True)
+    return Curve(x[last_of_equals], y[last_of_equals])
+
+
+# ---------------------------------------------------------------- statistics over seeds
+
+
+def common_grid(axes: Sequence[Floats], n_points: int = N_GRID_POINTS) -> Floats:
+    """Return the x values at which all curves can be compared.
+
+    Curves measured at the same few points keep them; otherwise the grid is even.  It begins where
+    the last curve begins and ends where the first one ends, see :func:`aggregate`.
+
+    :param axes: the x values of each curve.
+    :param n_points: points of an even grid.
+    :return: empty if the curves share no stretch of the axis.
+    """
+    first = axes[0]
+    if len(first) <= n_points and all(np.array_equal(first, axis) for axis in axes[1:]):
+        return first
+    low = max(float(axis[0]) for axis in axes)
+    high = min(float(axis[-1]) for axis in axes)
+    if low > high:
+        return np.empty(0)
+    return np.linspace(low, high, n_points if low < high else 1)
+
+
+def bootstrap_band(
+    values: Floats, confidence: float = 0.95, n_resamples: int = 2000, seed: int = 0
+) -> tuple[Floats, Floats]:
+    """Return the percentile-bootstrap confidence band of the mean over seeds.
+
+    Whole curves are resampled, so that the band follows the spread between seeds.  With fewer than
+    about five seeds it is too narrow, as every bootstrap is: take it as a lower bound.
+
+    :param values: shape ``(n_seeds, n_points)``.
+    :param confidence: the share of resampled means inside the band at each point.
+    :param n_resamples: how many sets of seeds to draw.
+    :param seed: makes the band repeatable.
+    :return: lower and upper edge, each of shape ``(n_points,)``.
+    """
+    n_seeds = len(values)
+    rng = np.random.default_rng(seed)
+    weights = rng.multinomial(n_seeds, np.full(n_seeds, 1.0 / n_seeds), size=n_resamples) / n_seeds
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(weights @ values, [tail, 1.0 - tail], axis=0)
+    return low, high
+
+
+def aggregate(curves: Sequence[Curve], name: str = "a group") -> Aggregate:
+    """Return mean and 95 % confidence band of the curves of one group.
+
+    Curves are interpolated linearly on a common grid.  Where fewer than all of them have data there
+    is no mean: a run that died early cuts its whole group there.  Averaging on with the survivors
+    would draw a jump that no agent made, and runs often die *because* they do badly.
+
+    :param curves: at least one; a single curve is returned as it is.
+    :param name: the group's name for the error message.
+    :raises RunFolderError: the curves share no stretch of the x axis.
+    """
+    if len(curves) == 1:
+        curve = curves[0]
+        return Aggregate(curve.x, curve.y, curve.y, curve.y, 1)
+    grid = common_grid([curve.x for curve in curves])
+    if grid.size == 0:
+        raise RunFolderError(
+            f"The {len(curves)} runs of {name} share no stretch of the x axis: one ends before "
+            "another begins. Draw them one by one: --by run."
+        )
+    values = np.stack([np.interp(grid, curve.x, curve.y) for curve in curves])
+    low, high = bootstrap_band(values)
+    return Aggregate(grid, values.mean(axis=0), low, high, len(curves))
