@@ -1,0 +1,202 @@
+"""From an environment id to environments: one, or many behind one of three backends."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import importlib.resources
+import inspect
+import json
+import multiprocessing
+import warnings
+from collections.abc import Mapping
+from typing import Any, cast
+
+import gymnasium
+from gymnasium.envs.registration import load_env_creator
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+
+from agents.errors import ConfigError, MissingDependency, UnknownName
+from zoo.env_ids import check_env_id
+from zoo.finite_check import FiniteCheck
+
+__all__ = [
+    "BACKENDS",
+    "choose_backend",
+    "env_arguments",
+    "make_gym_env",
+    "make_vec_env",
+    "parity_note",
+]
+
+BACKENDS = ("auto", "dummy", "subproc", "envpool")
+
+
+def make_gym_env(
+    env_id: str, env_kwargs: Mapping[str, Any] | None = None, render_mode: str | None = None
+) -> gymnasium.Env[Any, Any]:
+    """Return one environment of Gymnasium, the reference that every agent is evaluated on.
+
+    :param env_id: such as ``"Walker2d-v4"``.
+    :param env_kwargs: arguments of its constructor, or of ``gymnasium.make``.
+    :param render_mode: None, ``"rgb_array"`` or ``"human"``.
+    :raises UnknownName: there is no such id.
+    :raises ConfigError: the environment refuses the arguments.
+    :raises MissingDependency: the environment needs a package that is not installed.
+    """
+    check_env_id(env_id)
+    with warnings.catch_warnings():
+        # v4 tasks are a supported choice: no advice to upgrade
+        warnings.filterwarnings("ignore", r".*You should consider upgrading", DeprecationWarning)
+        try:
+            return gymnasium.make(env_id, render_mode=render_mode, **dict(env_kwargs or {}))
+        except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+            raise MissingDependency(
+                f"{env_id} needs a package that is not installed: {_first_line(error)}"
+            ) from error
+        except Exception as error:
+            # An environment may raise anything; without arguments it is not the user's doing.
+            if not env_kwargs:
+                raise
+            raise ConfigError(_refusal(env_id, env_kwargs, error)) from error
+
+
+def env_arguments(env_id: str) -> list[str]:
+    """Return the names of the arguments that the environment's constructor declares.
+
+    ``max_episode_steps`` is among them: ``gymnasium.make`` takes it for every environment.
+    """
+    entry_point = gymnasium.spec(env_id).entry_point
+    creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    parameters = inspect.signature(creator).parameters.values() if creator is not None else ()
+    names = [
+        parameter.name
+        for parameter in parameters
+        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        and parameter.name != "render_mode"
+    ]
+    return [*names, "max_episode_steps"]
+
+
+def make_vec_env(
+    env_id: str,
+    n_envs: int,
+    seed: int | None,
+    backend: str = "dummy",
+    env_kwargs: Mapping[str, Any] | None = None,
+    n_threads: int = 0,
+) -> VecEnv:
+    """Return environments to train on, each observation and reward checked to be finite.
+
+    Episodes are not counted here: wrap the result in SB3's ``VecMonitor``.
+
+    :param env_id: such as ``"Walker2d-v4"``.
+    :param n_envs: how many.
+    :param seed: environment ``i`` gets ``seed + i`` at the first reset; None draws one.
+    :param backend: ``"dummy"`` steps one after the other, ``"subproc"`` one process each,
+        ``"envpool"`` in C++ threads; see :func:`choose_backend` for ``"auto"``.
+    :param env_kwargs: arguments of each environment.
+    :param n_threads: threads of EnvPool; 0 takes one per processor core.
+    """
+    check_env_id(env_id)
+    if n_envs < 1:
+        raise ConfigError(f"--n-envs is {n_envs}, it must be at least 1. Type --n-envs 1.")
+    name = choose_backend(backend, env_id, env_kwargs, n_envs)
+    if name == "envpool":
+        # Imported here: EnvPool is optional, and its module needs `make_gym_env` from this one.
+        from zoo.envpool_vec_env import EnvPoolVecEnv
+
+        venv: VecEnv = EnvPoolVecEnv(env_id, n_envs, seed, env_kwargs, n_threads)
+    else:
+        venv = _make_gym_vec_env(name, env_id, n_envs, env_kwargs)
+        venv.seed(seed)
+    venv.action_space.seed(seed)
+    return FiniteCheck(venv, env_id)
+
+
+def _make_gym_vec_env(
+    backend: str, env_id: str, n_envs: int, env_kwargs: Mapping[str, Any] | None
+) -> VecEnv:
+    env_fns = [functools.partial(make_gym_env, env_id, env_kwargs) for _ in range(n_envs)]
+    if backend == "dummy":
+        return DummyVecEnv(env_fns)  # type: ignore[arg-type]
+    # An error in a child process reaches the parent as a broken pipe: make one here first.
+    env_fns[0]().close()
+    # Forking this process would copy torch's locks in whatever state its threads hold them.
+    methods = multiprocessing.get_all_start_methods()
+    start_method = "forkserver" if "forkserver" in methods else "spawn"
+    return SubprocVecEnv(env_fns, start_method=start_method)  # type: ignore[arg-type]
+
+
+def choose_backend(
+    requested: str, env_id: str, env_kwargs: Mapping[str, Any] | None, n_envs: int
+) -> str:
+    """Return the backend to use: ``"dummy"``, ``"subproc"`` or ``"envpool"``.
+
+    ``"auto"`` takes EnvPool where it changes nothing but the speed: it is installed, the task is
+    measured to equal Gymnasium's, it has its default settings, and there is more than one
+    environment to step. Otherwise it takes ``"dummy"``: MuJoCo steps in tens of microseconds, for
+    which a process each is too much.
+
+    :param requested: one of :data:`BACKENDS`. All but ``"auto"`` are taken as they are.
+    :param env_id: the environment.
+    :param env_kwargs: its arguments.
+    :param n_envs: how many environments.
+    :raises UnknownName: there is no such backend.
+    """
+    if requested not in BACKENDS:
+        raise UnknownName("backend", requested, BACKENDS, "Type --vec-env auto.")
+    if requested != "auto":
+        return requested
+    equal = parity_note(env_id) is None  # also says if EnvPool is not installed
+    return "envpool" if equal and not env_kwargs and n_envs > 1 else "dummy"
+
+
+def parity_note(env_id: str) -> str | None:
+    """Return why EnvPool's task is not known to equal Gymnasium's, or None if it is.
+
+    What ``python -m zoo.envpool_parity --write`` has measured holds for the EnvPool of then, which
+    carries its own MuJoCo, and for the major version of the MuJoCo under Gymnasium.
+    """
+    measured = _measured_parity()
+    versions = measured["versions"]
+    installed = {name: _installed_version(name) for name in ("envpool", "mujoco")}
+    if (
+        installed["envpool"] != versions["envpool"]
+        or installed["mujoco"].split(".")[0] != versions["mujoco"].split(".")[0]
+    ):
+        return (
+            f"EnvPool was compared with Gymnasium at envpool {versions['envpool']} and mujoco "
+            f"{versions['mujoco']}, installed are {installed['envpool']} and {installed['mujoco']}."
+        )
+    task = measured["tasks"].get(env_id)
+    if task is None:
+        return f"EnvPool's {env_id} has not been compared with Gymnasium's."
+    return None if task["ok"] else f"EnvPool's {env_id} differs from Gymnasium's: {task['reason']}."
+
+
+def _installed_version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+@functools.cache
+def _measured_parity() -> dict[str, Any]:
+    text = importlib.resources.files("zoo").joinpath("envpool_parity.json").read_text("utf-8")
+    return cast(dict[str, Any], json.loads(text))
+
+
+def _refusal(env_id: str, env_kwargs: Mapping[str, Any], error: Exception) -> str:
+    given = ", ".join(f"{name}={value!r}" for name, value in env_kwargs.items())
+    return (
+        f"{env_id} refuses the environment arguments {given}: {_first_line(error)} "
+        f"Allowed: {', '.join(env_arguments(env_id))}. Correct them, or leave them out."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    text = text.split(" was raised from the environment creator")[0].rstrip(".")
+    return f"{text}."
