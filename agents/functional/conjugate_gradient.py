@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -41,10 +42,11 @@ def conjugate_gradient(
     :param matvec: maps a vector of shape ``(n,)`` to ``A`` times it, shape ``(n,)``.
     :param rhs: shape ``(n,)``; a zero vector returns zero at once.
     :param max_iters: at most so many products with ``A``.
-    :param rtol: stop when ``‖A x − rhs‖ ≤ rtol · ‖rhs‖`` (dimensionless).
+    :param rtol: stop when ``‖A x − rhs‖ ≤ rtol · ‖rhs‖`` (dimensionless); no less than the
+        rounding error of one operation is asked for.
     :return: the solution, the iterations used and the relative residual reached.
     :raises ValueError: ``rhs`` is not a vector, or not finite.
-    :raises NotPositiveDefinite: a direction ``d`` with ``dᵀAd ≤ 0`` or NaN is met.
+    :raises NotPositiveDefinite: a direction ``d`` with ``dᵀAd ≤ 0`` or not finite is met.
 
     >>> A = torch.tensor([[4.0, 1.0], [1.0, 3.0]])
     >>> conjugate_gradient(lambda v: A @ v, torch.tensor([1.0, 2.0])).solution
@@ -57,20 +59,24 @@ def conjugate_gradient(
     """
     if rhs.dim() != 1:
         raise ValueError(f"rhs must be a vector, got shape {tuple(rhs.shape)}")
-    scale = float(torch.linalg.vector_norm(rhs))
-    if scale == 0.0:
-        return CGResult(torch.zeros_like(rhs), 0, 0.0)
-    if not torch.isfinite(rhs).all():
+    largest = float(rhs.abs().max()) if len(rhs) else 0.0
+    if not math.isfinite(largest):
         raise ValueError("rhs is not finite")
-    residual = rhs / scale
+    if largest == 0.0:
+        return CGResult(torch.zeros_like(rhs), 0, 0.0)
+    residual = rhs / largest  # first, since the squares of tiny or huge entries leave float32
+    length = float(torch.linalg.vector_norm(residual))
+    residual.div_(length)
+    # Below the rounding error the recurrence shrinks on until the curvature underflows to zero.
+    tolerance = max(rtol, torch.finfo(rhs.dtype).eps)
     solution = torch.zeros_like(rhs)
     direction = residual.clone()
     squared_residual = float(residual @ residual)
     n_iters = 0
-    while n_iters < max_iters and squared_residual > rtol * rtol:
+    while n_iters < max_iters and squared_residual > tolerance * tolerance:
         product = matvec(direction)
         curvature = float(direction @ product)
-        if not curvature > 0.0:
+        if not 0.0 < curvature < math.inf:
             raise NotPositiveDefinite(f"direction with curvature {curvature:.3g} in step {n_iters}")
         step = squared_residual / curvature
         solution.add_(direction, alpha=step)
@@ -78,4 +84,4 @@ def conjugate_gradient(
         previous, squared_residual = squared_residual, float(residual @ residual)
         direction.mul_(squared_residual / previous).add_(residual)
         n_iters += 1
-    return CGResult(solution.mul_(scale), n_iters, squared_residual**0.5)
+    return CGResult(solution.mul_(length).mul_(largest), n_iters, squared_residual**0.5)
