@@ -39,13 +39,13 @@ def generalized_advantages(
 
     Ref: Schulman et al. 2015, arXiv:1506.02438, eq. 16.
     """
-    continues = (~terminated).to(rewards.dtype)
-    residuals = rewards + gamma * next_values * continues - values
-    decay = gamma * gae_lambda * (~(terminated | truncated)).to(rewards.dtype)
+    zero = rewards.new_zeros(())  # chosen, not multiplied by: 0 · NaN would be NaN
+    residuals = rewards + gamma * torch.where(terminated, zero, next_values) - values
+    ends = terminated | truncated
     advantages = torch.empty_like(residuals)
     following = torch.zeros_like(residuals[0])
     for step in range(len(residuals) - 1, -1, -1):
-        following = residuals[step] + decay[step] * following
+        following = residuals[step] + gamma * gae_lambda * torch.where(ends[step], zero, following)
         advantages[step] = following
     return advantages
 
