@@ -64,6 +64,7 @@ def backtracking_line_search(
         gain, constraint = evaluate(candidate)
         if (
             math.isfinite(gain)
+            and math.isfinite(constraint)
             and gain >= accept_ratio * fraction * predicted_gain
             and constraint <= max_constraint
         ):
