@@ -1,0 +1,138 @@
+"""Scoring an agent on Gymnasium: whole episodes, known seeds, frozen statistics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from stable_baselines3.common.policies import BasePolicy
+
+from zoo.atomic import write_text
+from zoo.envs import make_gym_env
+from zoo.normalizer import ObservationNormalizer
+from zoo.versions import installed_versions
+
+__all__ = ["Actor", "Evaluation", "evaluate", "policy_actor", "save_evaluation"]
+
+Actor = Callable[[Any], npt.NDArray[Any]]
+"""Maps a batch of raw observations to the batch of actions to apply."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The episodes of one evaluation, in the order of their seeds."""
+
+    seeds: list[int]
+    returns: list[float]
+    lengths: list[int]
+
+    @property
+    def mean_return(self) -> float:
+        """Mean of the episodes' returns."""
+        return float(np.mean(self.returns))
+
+    @property
+    def std_return(self) -> float:
+        """Standard deviation over episodes (of this agent, not over training seeds)."""
+        return float(np.std(self.returns))
+
+
+def policy_actor(
+    policy: BasePolicy, normalizer: ObservationNormalizer | None, *, deterministic: bool
+) -> Actor:
+    """Return the actor made of a normaliser's frozen statistics and a policy."""
+
+    def act(observations: Any) -> npt.NDArray[Any]:
+        if normalizer is not None:
+            observations = normalizer(observations)
+        actions, _ = policy.predict(observations, deterministic=deterministic)
+        return actions
+
+    return act
+
+
+def evaluate(
+    actor: Actor,
+    env_id: str,
+    *,
+    seeds: Sequence[int],
+    n_envs: int = 10,
+    env_kwargs: dict[str, Any] | None = None,
+    on_episode: Callable[[], object] | None = None,
+) -> Evaluation:
+    """Play one episode per seed on Gymnasium's own environment.
+
+    Environments are stepped together so that the actor sees batches; episode ``i`` is played in
+    environment ``i mod n_envs``, whatever the others do.
+
+    :param actor: acts on raw observations.
+    :param env_id: Gymnasium id.
+    :param seeds: one per episode, from :func:`zoo.seeding.evaluation_seeds`.
+    :param n_envs: environments side by side.
+    :param env_kwargs: of the environment's constructor.
+    :param on_episode: called after each episode.
+    :return: returns (undiscounted sums of raw rewards) and lengths in the order of ``seeds``.
+    """
+    n_envs = min(n_envs, len(seeds))
+    envs = [make_gym_env(env_id, env_kwargs or {}) for _ in range(n_envs)]
+    try:
+        return _play(actor, envs, list(seeds), on_episode or (lambda: None))
+    finally:
+        for env in envs:
+            env.close()
+
+
+def save_evaluation(path: Path, evaluation: Evaluation, **about: Any) -> None:
+    """Write every episode as JSON, with the versions that produced it.
+
+    :param about: what was evaluated and how: algorithm, task, steps trained, deterministic or not.
+    """
+    content = {
+        **about,
+        "mean_return": evaluation.mean_return,
+        "std_return": evaluation.std_return,
+        "seeds": evaluation.seeds,
+        "returns": evaluation.returns,
+        "lengths": evaluation.lengths,
+        "versions": installed_versions(),
+    }
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def _play(
+    actor: Actor,
+    envs: Sequence[gym.Env[Any, Any]],
+    seeds: list[int],
+    on_episode: Callable[[], object],
+) -> Evaluation:
+    returns, lengths = [0.0] * len(seeds), [0] * len(seeds)
+    playing = dict(enumerate(range(len(envs))))  # environment -> episode
+    observations = {i: env.reset(seed=seeds[i])[0] for i, env in enumerate(envs)}
+    while playing:
+        order = list(playing)
+        actions = actor(_stack([observations[i] for i in order]))
+        for i, action in zip(order, actions, strict=True):
+            episode = playing[i]
+            observations[i], reward, terminated, truncated, _ = envs[i].step(action)
+            returns[episode] += float(reward)
+            lengths[episode] += 1
+            if terminated or truncated:
+                on_episode()
+                if episode + len(envs) < len(seeds):
+                    playing[i] = episode + len(envs)
+                    observations[i], _ = envs[i].reset(seed=seeds[playing[i]])
+                else:
+                    del playing[i]
+    return Evaluation(seeds, returns, lengths)
+
+
+def _stack(observations: Sequence[Any]) -> Any:
+    if isinstance(observations[0], dict):
+        return {key: np.stack([o[key] for o in observations]) for key in observations[0]}
+    return np.stack(observations)

@@ -1,0 +1,163 @@
+"""Run folders: every path of a run is known here and nowhere else.
+
+The layout is RL Zoo's::
+
+    logs/npg/Walker2d-v4_1/
+        Walker2d-v4.zip              final agent            best_model.zip      best evaluation
+        rl_model_100000_steps.zip    checkpoint             evaluations.npz     learning curve
+        0.monitor.csv                training episodes      progress.csv        training metrics
+        evaluation.json              final evaluation, every episode
+        Walker2d-v4/config.yml       everything needed to repeat the run
+        Walker2d-v4/command.txt      what was typed         Walker2d-v4/vecnormalize.pkl  for RL Zoo
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from agents.errors import RunFolderError
+
+__all__ = ["RunFolder", "create_run_folder", "latest_run_folder"]
+
+_CHECKPOINT = re.compile(r"rl_model_(\d+)_steps\.zip")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run.
+
+    :param path: the folder, such as ``logs/npg/Walker2d-v4_1``.
+    :param env_id: Gymnasium id of the task.
+    """
+
+    path: Path
+    env_id: str
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Return an existing run.
+
+        :raises RunFolderError: there is no run at ``path``.
+        """
+        configs = sorted(path.glob("*/config.yml"))
+        if not path.is_dir() or len(configs) != 1:
+            raise RunFolderError(
+                f"'{path}' is not a run folder: it has no ENV/config.yml. "
+                "Give a folder such as logs/npg/Walker2d-v4_1."
+            )
+        return cls(path, configs[0].parent.name)
+
+    @property
+    def settings(self) -> Path:
+        """Folder of the settings."""
+        return self.path / _folder_name(self.env_id)
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.settings / "config.yml"
+
+    @property
+    def command(self) -> Path:
+        """The command line."""
+        return self.settings / "command.txt"
+
+    @property
+    def vec_normalize(self) -> Path:
+        """The pickled normaliser that RL Zoo reads; never read here."""
+        return self.settings / "vecnormalize.pkl"
+
+    @property
+    def final_model(self) -> Path:
+        """The agent when training ended."""
+        return self.path / f"{_folder_name(self.env_id)}.zip"
+
+    @property
+    def best_model(self) -> Path:
+        """The agent with the best periodic evaluation."""
+        return self.path / "best_model.zip"
+
+    def checkpoint(self, timesteps: int) -> Path:
+        """Return the path of the checkpoint after ``timesteps`` steps."""
+        return self.path / f"rl_model_{timesteps}_steps.zip"
+
+    def checkpoints(self) -> dict[int, Path]:
+        """Return the checkpoints that exist, by timesteps in rising order."""
+        found = {
+            int(match[1]): path
+            for path in self.path.glob("rl_model_*_steps.zip")
+            if (match := _CHECKPOINT.fullmatch(path.name))
+        }
+        return dict(sorted(found.items()))
+
+    @property
+    def evaluations(self) -> Path:
+        """Periodic evaluations, in SB3's ``EvalCallback`` format."""
+        return self.path / "evaluations.npz"
+
+    @property
+    def final_evaluation(self) -> Path:
+        """The final evaluation with every episode."""
+        return self.path / "evaluation.json"
+
+    @property
+    def monitor(self) -> Path:
+        """Training episodes, in SB3's ``Monitor`` format."""
+        return self.path / "0.monitor.csv"
+
+    @property
+    def progress(self) -> Path:
+        """Training metrics, in SB3's CSV logger format."""
+        return self.path / "progress.csv"
+
+
+def create_run_folder(log_folder: Path, algo: str, env_id: str) -> RunFolder:
+    """Make the next free ``log_folder/algo/ENV_k``, k = 1, 2, …; safe against parallel starts.
+
+    :raises RunFolderError: the folder cannot be written.
+    """
+    parent = log_folder / algo
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        number = max((k for k, _ in _numbered_runs(parent, env_id)), default=0) + 1
+        while True:
+            path = parent / f"{_folder_name(env_id)}_{number}"
+            try:
+                path.mkdir()
+            except FileExistsError:
+                number += 1
+                continue
+            run = RunFolder(path, env_id)
+            run.settings.mkdir()
+            return run
+    except OSError as error:
+        raise RunFolderError(
+            f"Cannot write to the log folder {parent}: {error.strerror or error}. "
+            "Choose another one with --log-folder."
+        ) from error
+
+
+def latest_run_folder(log_folder: Path, algo: str, env_id: str) -> RunFolder | None:
+    """Return the newest run of ``algo`` on ``env_id`` that got as far as its configuration."""
+    runs = sorted(_numbered_runs(log_folder / algo, env_id), reverse=True)
+    for _, path in runs:
+        run = RunFolder(path, env_id)
+        if run.config.is_file():
+            return run
+    return None
+
+
+def _folder_name(env_id: str) -> str:
+    """Return RL Zoo's folder name of an environment: no namespace separator, no module."""
+    return env_id.rpartition(":")[2].replace("/", "-")
+
+
+def _numbered_runs(parent: Path, env_id: str) -> Iterator[tuple[int, Path]]:
+    pattern = re.compile(re.escape(_folder_name(env_id)) + r"_(\d+)")
+    if parent.is_dir():
+        for path in parent.iterdir():
+            if match := pattern.fullmatch(path.name):
+                yield int(match[1]), path

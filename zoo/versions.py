@@ -1,0 +1,26 @@
+"""Versions of everything that a number can depend on."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+from zoo import __version__
+
+__all__ = ["installed_versions"]
+
+_PACKAGES = ("gymnasium", "mujoco", "numpy", "stable-baselines3", "torch")
+
+
+def installed_versions() -> dict[str, str | None]:
+    """Return the versions by package name, None for one that is not installed."""
+    versions: dict[str, str | None] = {
+        "natural-zoo": __version__,
+        "python": platform.python_version(),
+    }
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return versions
