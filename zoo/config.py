@@ -32,6 +32,17 @@ __all__ = ["RunConfig", "resolve_config"]
 
 _MAX_SEED = 2**32 - 1  # NumPy's global generator takes no more
 _MAX_CHOSEN_SEED = 2**31 - 2**16  # EnvPool counts up from the seed in a signed 32-bit integer
+_COUNTS = (
+    "n_timesteps",
+    "n_envs",
+    "n_threads",
+    "env_threads",
+    "eval_freq",
+    "n_eval_episodes",
+    "n_eval_envs",
+    "save_freq",
+    "log_interval",
+)
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,16 @@ class RunConfig:
     log_interval: int | None
     device: str
     source: str
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed <= _MAX_SEED:
+            raise ConfigError(
+                f"seed: {self.seed} is not between 0 and {_MAX_SEED}; write for example 0."
+            )
+        for name in _COUNTS:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}: {value} is below 1; write {name}: 1 or more.")
 
     def to_yaml(self) -> str:
         """Return the whole configuration as YAML, in the order of the fields."""
@@ -135,25 +156,16 @@ def resolve_config(
     log_interval: int | None = None,
     device: str = "auto",
 ) -> RunConfig:
-    """Decide every setting of a run.
+    """Decide every setting of a run; what is not explained here is a field of :class:`RunConfig`.
 
-    :param algo: registered name of the algorithm.
-    :param env_id: Gymnasium's name of the task.
     :param overrides: ``KEY=VALUE`` texts, or dotted keys with plain values.
     :param conf_file: a file of entries to read instead of ``hyperparams/<algo>.yml``.
     :param untuned: take the file's ``default`` entry alone.
-    :param n_timesteps: instead of the entry's.
-    :param n_envs: instead of the entry's.
+    :param n_timesteps: instead of the entry's; so is ``n_envs``.
     :param env_kwargs: on top of the entry's.
     :param seed: None chooses one, which is recorded.
     :param vec_env: the backend, already resolved, or to be put in by ``dataclasses.replace``.
-    :param n_threads: threads of torch; small networks gain nothing from a second one.
-    :param env_threads: threads that step the environments.
-    :param eval_freq: None or below 1 for no evaluation.
-    :param n_eval_episodes: episodes of one evaluation.
-    :param n_eval_envs: environments of the evaluation.
-    :param save_freq: None or below 1 for no checkpoints.
-    :param log_interval: None or below 1 for the algorithm's own.
+    :param eval_freq: None or below 1 for never; so are ``save_freq`` and ``log_interval``.
     :param device: ``auto`` is the CPU for ``MlpPolicy``, where it is faster than a GPU.
     :raises UnknownName: no such algorithm, entry, policy or key.
     :raises ConfigError: a value cannot be used.
@@ -168,38 +180,22 @@ def resolve_config(
     return RunConfig(
         algo=algo,
         env_id=env_id,
-        seed=_seed(seed),
-        n_timesteps=tuned.n_timesteps,
-        n_envs=tuned.n_envs,
+        seed=_choose_seed() if seed is None else seed,
         vec_env=vec_env,
-        n_threads=_at_least_one("n_threads", n_threads),
-        env_threads=None if env_threads is None else _at_least_one("env_threads", env_threads),
-        policy=tuned.policy,
-        normalize=tuned.normalize,
-        env_kwargs=tuned.env_kwargs,
-        agent=tuned.agent,
+        n_threads=n_threads,
+        env_threads=env_threads,
         eval_freq=_period(eval_freq),
-        n_eval_episodes=_at_least_one("n_eval_episodes", n_eval_episodes),
-        n_eval_envs=_at_least_one("n_eval_envs", n_eval_envs),
+        n_eval_episodes=n_eval_episodes,
+        n_eval_envs=n_eval_envs,
         save_freq=_period(save_freq),
         log_interval=_period(log_interval),
         device=_device(device, tuned.policy),
-        source=tuned.source,
+        **dataclasses.asdict(tuned),
     )
 
 
-def _seed(seed: int | None) -> int:
-    if seed is None:
-        return int(np.random.default_rng().integers(_MAX_CHOSEN_SEED))
-    if not 0 <= seed <= _MAX_SEED:
-        raise ConfigError(f"seed: {seed} is not between 0 and {_MAX_SEED}; write for example 0.")
-    return seed
-
-
-def _at_least_one(name: str, value: int) -> int:
-    if value < 1:
-        raise ConfigError(f"{name}: {value} is below 1; write {name}: 1 or more.")
-    return value
+def _choose_seed() -> int:
+    return int(np.random.default_rng().integers(_MAX_CHOSEN_SEED))
 
 
 def _period(value: int | None) -> int | None:
