@@ -43,6 +43,8 @@ def dependent_parameters(
     :param output: a scalar with its graph, which is kept.
     """
     candidates = [parameter for parameter in parameters if parameter.requires_grad]
+    if not candidates or not output.requires_grad:
+        return []
     gradients = torch.autograd.grad(output, candidates, retain_graph=True, allow_unused=True)
     return [
         parameter
