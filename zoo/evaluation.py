@@ -18,7 +18,14 @@ from zoo.envs import make_gym_env
 from zoo.normalizer import ObservationNormalizer
 from zoo.versions import installed_versions
 
-__all__ = ["Actor", "Evaluation", "evaluate", "policy_actor", "save_evaluation"]
+__all__ = [
+    "Actor",
+    "Evaluation",
+    "evaluate",
+    "evaluation_report",
+    "policy_actor",
+    "save_evaluation",
+]
 
 Actor = Callable[[Any], npt.NDArray[Any]]
 """Maps a batch of raw observations to the batch of actions to apply."""
@@ -88,12 +95,12 @@ def evaluate(
             env.close()
 
 
-def save_evaluation(path: Path, evaluation: Evaluation, **about: Any) -> None:
-    """Write every episode as JSON, with the versions that produced it.
+def evaluation_report(evaluation: Evaluation, **about: Any) -> dict[str, Any]:
+    """Return every episode as JSON values, with the versions that produced it.
 
     :param about: what was evaluated and how: algorithm, task, steps trained, deterministic or not.
     """
-    content = {
+    return {
         **about,
         "mean_return": evaluation.mean_return,
         "std_return": evaluation.std_return,
@@ -102,7 +109,12 @@ def save_evaluation(path: Path, evaluation: Evaluation, **about: Any) -> None:
         "lengths": evaluation.lengths,
         "versions": installed_versions(),
     }
-    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def save_evaluation(path: Path, evaluation: Evaluation, **about: Any) -> None:
+    """Write :func:`evaluation_report` to ``path``."""
+    report = evaluation_report(evaluation, **about)
+    write_text(path, json.dumps(report, indent=1) + "\n")
 
 
 def _play(

@@ -1,0 +1,108 @@
+"""``python -m zoo.evaluate``: score a trained agent on Gymnasium."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from agents.errors import ConfigError
+from zoo.atomic import write_text
+from zoo.cli import execute, make_parser
+from zoo.evaluation import evaluate, evaluation_report
+from zoo.seeding import evaluation_seeds
+from zoo.trained import load_trained
+
+__all__ = ["main"]
+
+_EXAMPLES = """\
+examples:
+  python -m zoo.evaluate logs/npg/Walker2d-v4_1
+  python -m zoo.evaluate logs/npg/Walker2d-v4_1 --checkpoint best --episodes 20
+  python -m zoo.evaluate logs/npg/Walker2d-v4_1 --stochastic --json > episodes.json
+
+Episode i of --seed S is reset with Gymnasium seed 2^31 + 1000000·S + i; training seeds are below
+2^31. With --seed 0 and 100 episodes it is the evaluation that ended the training.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    return execute(_parser(), _run, argv)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser("evaluate", "Score a trained agent on Gymnasium.", _EXAMPLES)
+    parser.add_argument("agent", metavar="AGENT", help="run folder, such as logs/npg/Walker2d-v4_1")
+    parser.add_argument(
+        "--checkpoint",
+        default="final",
+        metavar="WHICH",
+        help="final, best, last or a number of steps (default final)",
+    )
+    parser.add_argument("--episodes", type=int, default=100, metavar="N", help="default 100")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
+    parser.add_argument(
+        "--n-envs", type=int, default=10, metavar="N", help="side by side; default 10"
+    )
+    parser.add_argument(
+        "--stochastic", action="store_true", help="sample actions instead of taking the mode"
+    )
+    parser.add_argument("--json", action="store_true", help="print every episode as JSON")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write that JSON to FILE")
+    parser.add_argument("-P", "--no-progress", action="store_true", help="no progress bar")
+    return parser
+
+
+def _run(args: argparse.Namespace) -> None:
+    if args.n_envs < 1:
+        raise ConfigError(f"--n-envs {args.n_envs} must be at least 1; leave it out for 10.")
+    seeds = evaluation_seeds(args.seed, args.episodes)
+    agent = load_trained(args.agent, args.checkpoint)
+    torch.set_num_threads(agent.config.n_threads)
+    torch.manual_seed(seeds[0])  # a stochastic evaluation repeats itself, too
+    with tqdm(
+        total=len(seeds),
+        desc="evaluating",
+        unit="episode",
+        disable=args.no_progress,
+        file=sys.stderr,
+        dynamic_ncols=True,
+    ) as bar:
+        evaluation = evaluate(
+            agent.actor(deterministic=not args.stochastic),
+            agent.config.env_id,
+            seeds=seeds,
+            n_envs=args.n_envs,
+            env_kwargs=agent.config.env_kwargs,
+            on_episode=bar.update,
+        )
+    report = evaluation_report(
+        evaluation,
+        algo=agent.config.algo,
+        env_id=agent.config.env_id,
+        training_seed=agent.config.seed,
+        num_timesteps=agent.n_timesteps,
+        deterministic=not args.stochastic,
+    )
+    text = json.dumps(report, indent=1) + "\n"
+    if args.output:
+        write_text(args.output, text)
+    if args.json:
+        print(text, end="")
+        return
+    print(
+        f"{agent.config.algo} {agent.config.env_id} after {agent.n_timesteps} steps: "
+        f"return {evaluation.mean_return:.2f} ± {evaluation.std_return:.2f} "
+        f"over {len(seeds)} {'stochastic' if args.stochastic else 'deterministic'} episodes, "
+        f"mean length {sum(evaluation.lengths) / len(seeds):.1f}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
