@@ -1,8 +1,8 @@
 """Recognising the common MLP inside an SB3 policy, so that it can take the fast path.
 
 A policy qualifies only if what SB3 computes is exactly ``head(mlp(extractor(obs)))`` with an
-extractor that has no parameters. Anything else (CNNs, gSDE, overridden methods, frozen layers)
-goes through automatic differentiation instead, with the same result.
+extractor that has no parameters. Anything else (CNNs, gSDE, overridden methods, frozen or hooked
+layers) goes through automatic differentiation instead, with the same result.
 """
 
 from __future__ import annotations
@@ -109,6 +109,7 @@ def _structure(
     activation = next((_ACTIVATION_NAMES.get(kind) for kind in activations), "tanh")
     trainable = all(p.requires_grad for layer in layers for p in layer.parameters())
     biased = all(layer.bias is not None for layer in layers)
-    if not well_formed or activation is None or not trainable or not biased:
+    hooked = any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+    if not well_formed or activation is None or not trainable or not biased or hooked:
         return None
     return MLPStructure(extractor, layers, activation)

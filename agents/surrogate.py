@@ -13,6 +13,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
+from agents.errors import ConfigError
 from agents.functional.divergence import ActionDistribution, mean_kl
 from agents.functional.fisher import (
     MatVec,
@@ -41,6 +42,7 @@ class Surrogate:
     :param observations: as the policy takes them, batch of N.
     :param actions: shape ``(N, …)`` as ``Distribution.log_prob`` takes them.
     :param advantages: ``A``, shape ``(N,)``.
+    :raises ConfigError: no parameter of the policy can be trained.
 
     Ref: Kakade & Langford 2002; Schulman et al. 2015, arXiv:1502.05477, eq. 14.
     """
@@ -72,6 +74,11 @@ class Surrogate:
             self._mlp = None
             self._kl = mean_kl(self._old, distribution.distribution)
             self.parameters = dependent_parameters(self._kl, policy.parameters())
+            if not self.parameters:
+                raise ConfigError(
+                    "Every parameter of the policy is frozen; set requires_grad of those that "
+                    "are to be trained."
+                )
 
     def point(self) -> torch.Tensor:
         """Return the policy's present parameters as one new vector of shape ``(n,)``."""
@@ -79,9 +86,7 @@ class Surrogate:
 
     def gradient(self) -> torch.Tensor:
         """Return ``∇L`` at θ_old, shape ``(n,)``."""
-        return flatten(
-            torch.autograd.grad(self._objective, self.parameters, retain_graph=self._kl is not None)
-        )
+        return flatten(torch.autograd.grad(self._objective, self.parameters, retain_graph=True))
 
     def fisher_vector_product(self, damping: float) -> MatVec:
         """Return ``v ↦ (F + damping · I) v`` at θ_old.
