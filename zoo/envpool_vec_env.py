@@ -124,8 +124,8 @@ class EnvPoolVecEnv(VecEnv):
         if plain and mine.shape == theirs.shape and mine.dtype == theirs.dtype:
             return
         raise ConfigError(
-            f"EnvPool observes {self.env_id} as {theirs}, Gymnasium as {mine}; both must be the "
-            f"same array. Use --vec-env dummy."
+            f"EnvPool observes {self.env_id} as {theirs}, Gymnasium as {mine}; only an array "
+            f"that is the same in both is allowed. Use --vec-env dummy."
         )
 
     def reset(self) -> np.ndarray:
