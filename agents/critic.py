@@ -9,7 +9,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
-from agents.functional.conjugate_gradient import NotPositiveDefinite, conjugate_gradient
+from agents.functional.conjugate_gradient import conjugate_gradient
 from agents.functional.fisher import (
     MatVec,
     dependent_parameters,
@@ -56,6 +56,9 @@ def fit_adam(
 ) -> float:
     """Minimise ``mean (V(s) − return)²`` by minibatch steps of the policy's own optimiser.
 
+    A minibatch whose loss is not finite is passed over: one step along it would leave NaN, or an
+    infinite second moment in the optimiser, for good.
+
     :param policy: its ``optimizer`` steps the critic alone, since only the critic has gradients.
     :param parameters: of the critic, from :func:`critic_parameters`.
     :param observations: N of them.
@@ -64,17 +67,21 @@ def fit_adam(
     :param batch_size: samples per step; the last step of a pass may have fewer.
     :return: the loss averaged over all steps.
     """
+    if not parameters:
+        return _mean_squared_error(policy, observations, returns)
     losses = []
     policy.optimizer.zero_grad(set_to_none=True)
     for _ in range(n_epochs):
         for index in torch.split(torch.randperm(len(returns), device=returns.device), batch_size):
             values = policy.predict_values(_take(observations, index)).flatten()
             loss = nn.functional.mse_loss(values, returns[index])
+            losses.append(loss.detach())
+            if not torch.isfinite(loss):
+                continue
             gradients = torch.autograd.grad(loss, parameters)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
             policy.optimizer.step()
-            losses.append(loss.detach())
     policy.optimizer.zero_grad(set_to_none=True)
     return float(torch.stack(losses).mean())
 
@@ -104,6 +111,8 @@ def fit_gauss_newton(
     Ref: Schulman et al. 2015, arXiv:1506.02438, section 5. Differs from it: a fixed damping in
     place of the trust-region constraint, which needs no estimate of the residuals' variance.
     """
+    if not parameters:
+        return _mean_squared_error(policy, observations, returns)
     loss = float("nan")
     for values, product in _linearizations(policy, parameters, observations, n_steps):
         residuals = returns - values
@@ -113,7 +122,7 @@ def fit_gauss_newton(
             direction = conjugate_gradient(
                 product.damped(damping), rhs, max_iters=_GAUSS_NEWTON_CG_ITERS
             ).solution
-        except (NotPositiveDefinite, ValueError):
+        except ValueError:  # residuals that are not finite, or NotPositiveDefinite
             return loss
         start = flatten(parameter.detach() for parameter in parameters)
         decrease = _loss_decrease(policy, parameters, observations, returns, loss)
@@ -201,13 +210,19 @@ def _loss_decrease(
 ) -> Callable[[torch.Tensor], tuple[float, float]]:
     """Return a function that writes a candidate and tells by how much the loss falls."""
 
-    @torch.no_grad()
     def evaluate(candidate: torch.Tensor) -> tuple[float, float]:
         write_flat(candidate, parameters)
-        values = policy.predict_values(observations).flatten()
-        return loss - float(nn.functional.mse_loss(values, returns)), 0.0
+        return loss - _mean_squared_error(policy, observations, returns), 0.0
 
     return evaluate
+
+
+@torch.no_grad()
+def _mean_squared_error(
+    policy: ActorCriticPolicy, observations: PyTorchObs, returns: torch.Tensor
+) -> float:
+    values = policy.predict_values(observations).flatten()
+    return float(nn.functional.mse_loss(values, returns))
 
 
 def _take(observations: PyTorchObs, index: torch.Tensor | slice) -> PyTorchObs:
