@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import (
     ActorCriticCnnPolicy,
@@ -24,11 +25,13 @@ from stable_baselines3.common.type_aliases import (
     Schedule,
 )
 from stable_baselines3.common.utils import FloatSchedule, explained_variance
+from stable_baselines3.common.vec_env import VecEnv
 
 from agents.critic import critic_parameters, fit_adam, fit_gauss_newton
 from agents.errors import ConfigError, UnknownName
 from agents.functional.conjugate_gradient import CGResult, NotPositiveDefinite, conjugate_gradient
 from agents.functional.fisher import write_flat
+from agents.rollouts import collect_rollouts
 from agents.surrogate import Surrogate
 
 __all__ = ["CRITICS", "NaturalGradientAlgorithm", "NaturalStep", "PolicyUpdate", "SkippedUpdate"]
@@ -71,6 +74,7 @@ class PolicyUpdate(NamedTuple):
     step_size: float
     """The factor on the natural gradient that was taken; 0 for none."""
     predicted_gain: float
+    """``gᵀ (point − start)``, the first-order gain of the step that was taken."""
     gain: float
     mean_kl: float
     n_backtracks: int
@@ -219,14 +223,24 @@ class NaturalGradientAlgorithm(OnPolicyAlgorithm):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
         for name in ("cg_damping", "critic_damping", "cg_rtol"):
-            if not getattr(self, name) >= 0.0:
-                raise ConfigError(f"{name}={getattr(self, name)} must not be negative.")
-        if not callable(self.target_kl) and not self.target_kl > 0.0:
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name}={getattr(self, name)} must be finite and not negative.")
+        if not callable(self.target_kl) and not 0.0 < self.target_kl < math.inf:
             raise ConfigError(f"target_kl={self.target_kl} must be positive; 0.01 is customary.")
 
     def _setup_model(self) -> None:
         super()._setup_model()
         self._target_kl_schedule = FloatSchedule(self.target_kl)
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        rollout_buffer: RolloutBuffer,
+        n_rollout_steps: int,
+    ) -> bool:
+        """Collect experience with :func:`agents.rollouts.collect_rollouts`."""
+        return collect_rollouts(self, env, callback, rollout_buffer, n_rollout_steps)
 
     def train(self) -> None:
         """Update policy and critic with the rollout that was just collected."""
@@ -275,8 +289,20 @@ class NaturalGradientAlgorithm(OnPolicyAlgorithm):
         curvature = float(cg.solution @ product(cg.solution))
         if not (math.isfinite(curvature) and curvature > 0.0):
             raise SkippedUpdate(f"the Fisher curvature along the step is {curvature:.3g}")
-        target_kl = self._target_kl_schedule(self._current_progress_remaining)
-        return NaturalStep(start, gradient, cg.solution, curvature, target_kl, cg)
+        return NaturalStep(start, gradient, cg.solution, curvature, self._target_kl_now(), cg)
+
+    def _target_kl_now(self) -> float:
+        """Return ``δ`` of this update.
+
+        :raises ConfigError: the schedule gave a negative number or none at all.
+        """
+        target_kl = float(self._target_kl_schedule(self._current_progress_remaining))
+        if not 0.0 <= target_kl < math.inf:
+            raise ConfigError(
+                f"The schedule of target_kl gave {target_kl} at remaining progress "
+                f"{self._current_progress_remaining:.3g}; it must not be negative."
+            )
+        return target_kl
 
     @abstractmethod
     def _choose_parameters(self, surrogate: Surrogate, step: NaturalStep) -> PolicyUpdate:
@@ -316,9 +342,13 @@ class NaturalGradientAlgorithm(OnPolicyAlgorithm):
 
     def _advantages(self, batch: RolloutBufferSamples) -> torch.Tensor:
         advantages = batch.advantages
-        if self.normalize_advantage:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-        return advantages
+        if not self.normalize_advantage:
+            return advantages
+        spread = advantages.std()
+        # What is left of equal advantages is rounding, which a step of fixed KL would amplify.
+        if spread <= 1e-6 * advantages.abs().max():
+            return torch.zeros_like(advantages)
+        return (advantages - advantages.mean()) / (spread + 1e-8)
 
     def _log_policy_update(self, step: NaturalStep, update: PolicyUpdate) -> None:
         self.logger.record("train/mean_kl", update.mean_kl)
@@ -334,8 +364,19 @@ class NaturalGradientAlgorithm(OnPolicyAlgorithm):
 
     def _log_skipped(self, reason: str) -> None:
         """Log a skipped update under the keys of a taken one, so that tables keep their columns."""
-        for key in ("mean_kl", "predicted_gain", "actual_gain", "step_size", "accepted"):
-            self.logger.record(f"train/{key}", 0.0)
+        self.logger.record("train/target_kl", self._target_kl_now())
+        for key in (
+            "mean_kl",
+            "predicted_gain",
+            "actual_gain",
+            "step_size",
+            "backtracks",
+            "accepted",
+            "cg_iterations",
+            "cg_residual",
+            "fisher_curvature",
+        ):
+            self.logger.record(f"train/{key}", 0)
         self.logger.record("train/skip_reason", reason, exclude="tensorboard")
 
     def _log_update(self, surrogate: Surrogate, value_loss: float) -> None:

@@ -54,7 +54,7 @@ class NPG(NaturalGradientAlgorithm):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        if self.step_size is not None and not self.step_size > 0.0:
+        if self.step_size is not None and not 0.0 < self.step_size < math.inf:
             raise ConfigError(
                 f"step_size={self.step_size} must be positive, or None for steps of KL length "
                 "target_kl."

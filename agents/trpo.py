@@ -85,7 +85,7 @@ class TRPO(NaturalGradientAlgorithm):
         return PolicyUpdate(
             point=result.point,
             step_size=result.fraction * scale,
-            predicted_gain=predicted_gain,
+            predicted_gain=result.fraction * predicted_gain,
             gain=result.gain,
             mean_kl=result.constraint,
             n_backtracks=result.n_backtracks,
