@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-__all__ = ["ACTIVATIONS", "MLPLinearization"]
+__all__ = ["ACTIVATIONS", "ACTIVATION_FUNCTIONS", "MLPLinearization"]
 
 
 def _tanh(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,6 +38,15 @@ Activation = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 ACTIVATIONS: dict[str, Activation] = {"tanh": _tanh, "relu": _relu, "elu": _elu, "silu": _silu}
 """Activations by name; each returns the function's value and its slope."""
+
+
+ACTIVATION_FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "elu": torch.nn.functional.elu,
+    "silu": torch.nn.functional.silu,
+}
+"""The same activations where only the value is wanted."""
 
 
 class MLPLinearization:

@@ -1,0 +1,222 @@
+"""Collecting experience fast, with what SB3 promises about it kept.
+
+SB3 asks the whole policy for every step: actions, values and log-probabilities. Only the actions
+are needed to step on. Here the actor alone runs per step, by hand where it is a common MLP, and
+values and log-probabilities of the rollout are computed in one batch afterwards. Actions are drawn
+from the same random stream, so that the same seed gives the same transitions either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.distributions import DiagGaussianDistribution
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.vec_env import VecEnv
+
+from agents.functional.mlp import ACTIVATION_FUNCTIONS
+from agents.mlp_structure import MLPStructure, actor_mlp
+
+__all__ = ["collect_rollouts"]
+
+Sampler = Callable[[np.ndarray[Any, Any]], torch.Tensor]
+"""Maps a batch of observations to sampled actions."""
+
+
+def collect_rollouts(
+    algorithm: OnPolicyAlgorithm,
+    env: VecEnv,
+    callback: BaseCallback,
+    rollout_buffer: RolloutBuffer,
+    n_rollout_steps: int,
+) -> bool:
+    """Fill ``rollout_buffer`` as ``OnPolicyAlgorithm.collect_rollouts`` does.
+
+    A policy that is not a common MLP, gSDE, Dict observations and buffer classes of one's own take
+    SB3's method itself. Callbacks see each step with SB3's local variables except ``values`` and
+    ``log_probs``, which exist when the rollout ends.
+
+    :param algorithm: whose policy acts.
+    :param env: the training environments.
+    :param callback: called at every step, and at the rollout's start and end.
+    :param rollout_buffer: reset and filled.
+    :param n_rollout_steps: steps per environment.
+    :return: False if the callback ended training.
+    """
+    mlp = actor_mlp(algorithm.policy)
+    if mlp is None or algorithm.use_sde or type(rollout_buffer) is not RolloutBuffer:
+        return OnPolicyAlgorithm.collect_rollouts(
+            algorithm, env, callback, rollout_buffer, n_rollout_steps
+        )
+    algorithm.policy.set_training_mode(False)
+    rollout_buffer.reset()
+    callback.on_rollout_start()
+    rollout = _Rollout(algorithm, env, callback, rollout_buffer, _sampler(algorithm.policy, mlp))
+    for step in range(n_rollout_steps):
+        if not rollout.advance(step, n_rollout_steps):
+            return False
+    rollout.finish()
+    callback.on_rollout_end()
+    return True
+
+
+class _Rollout:
+    """One rollout on its way into the buffer."""
+
+    def __init__(
+        self,
+        algorithm: OnPolicyAlgorithm,
+        env: VecEnv,
+        callback: BaseCallback,
+        rollout_buffer: RolloutBuffer,
+        sample: Sampler,
+    ) -> None:
+        self._algorithm = algorithm
+        self._env = env
+        self._callback = callback
+        self._buffer = rollout_buffer
+        self._sample = sample
+        self._locals: dict[str, Any] = {
+            "self": algorithm,
+            "env": env,
+            "callback": callback,
+            "rollout_buffer": rollout_buffer,
+        }
+        self._time_limits: list[tuple[int, int, np.ndarray[Any, Any]]] = []
+        space = algorithm.action_space
+        self._bounds = (space.low, space.high) if isinstance(space, spaces.Box) else None
+
+    def advance(self, step: int, n_rollout_steps: int) -> bool:
+        """Take one step in every environment; returns False if the callback ends training."""
+        algorithm, buffer = self._algorithm, self._buffer
+        obs = algorithm._last_obs
+        if not isinstance(obs, np.ndarray):
+            raise RuntimeError("the environments were not reset before the rollout")
+        with torch.no_grad():
+            actions = self._sample(obs).cpu().numpy()
+        clipped_actions = actions
+        if self._bounds is not None:
+            clipped_actions = np.clip(actions, *self._bounds)
+        new_obs, rewards, dones, infos = self._env.step(clipped_actions)
+        algorithm.num_timesteps += self._env.num_envs
+        self._locals.update(
+            n_rollout_steps=n_rollout_steps,
+            n_steps=step,
+            actions=actions,
+            clipped_actions=clipped_actions,
+            new_obs=new_obs,
+            rewards=rewards,
+            dones=dones,
+            infos=infos,
+        )
+        self._callback.update_locals(self._locals)
+        if not self._callback.on_step():
+            return False
+        if dones.any():
+            algorithm._update_info_buffer(infos, dones)
+            self._note_time_limits(step, dones, infos)
+        buffer.observations[step] = obs.reshape(buffer.observations[step].shape)
+        buffer.actions[step] = actions.reshape(buffer.actions[step].shape)
+        buffer.rewards[step] = rewards
+        buffer.episode_starts[step] = algorithm._last_episode_starts
+        algorithm._last_obs = new_obs  # type: ignore[assignment]
+        algorithm._last_episode_starts = dones
+        return True
+
+    def _note_time_limits(
+        self, step: int, dones: np.ndarray[Any, Any], infos: list[dict[str, Any]]
+    ) -> None:
+        """Remember the last observation of episodes that were cut off by a time limit."""
+        for index in np.flatnonzero(dones):
+            info = infos[index]
+            if info.get("TimeLimit.truncated", False) and "terminal_observation" in info:
+                self._time_limits.append((step, int(index), info["terminal_observation"]))
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Compute values, log-probabilities and advantages of the whole rollout."""
+        algorithm, buffer = self._algorithm, self._buffer
+        policy = algorithm.policy
+        shape = buffer.rewards.shape
+        observations = _tensor(
+            buffer.observations.reshape(-1, *buffer.observations.shape[2:]), policy
+        )
+        actions = _tensor(buffer.actions.reshape(-1, buffer.action_dim), policy)
+        if isinstance(algorithm.action_space, spaces.Discrete):
+            actions = actions.long().flatten()
+        values = policy.predict_values(observations)
+        log_probs = policy.get_distribution(observations).log_prob(actions)
+        buffer.values[:] = values.reshape(shape).cpu().numpy()
+        buffer.log_probs[:] = log_probs.reshape(shape).cpu().numpy()
+        buffer.pos, buffer.full = buffer.buffer_size, True
+        if self._time_limits:
+            self._bootstrap(policy)
+        last_obs, dones = algorithm._last_obs, algorithm._last_episode_starts
+        if not isinstance(last_obs, np.ndarray) or dones is None:
+            raise RuntimeError("the rollout took no step")
+        last_values = policy.predict_values(_tensor(last_obs, policy))
+        buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
+        self._locals.update(values=values, log_probs=log_probs)
+        self._callback.update_locals(self._locals)
+
+    def _bootstrap(self, policy: ActorCriticPolicy) -> None:
+        """Add ``γ V(s')`` where a time limit cut the episode off: its future was not zero."""
+        steps, indices, observations = zip(*self._time_limits, strict=True)
+        values = policy.predict_values(_tensor(np.stack(observations), policy)).flatten()
+        gamma = self._algorithm.gamma
+        self._buffer.rewards[list(steps), list(indices)] += gamma * values.cpu().numpy()
+
+
+def _tensor(array: np.ndarray[Any, Any], policy: ActorCriticPolicy) -> torch.Tensor:
+    return torch.as_tensor(array, device=policy.device)
+
+
+def _sampler(policy: ActorCriticPolicy, mlp: MLPStructure) -> Sampler:
+    """Return what draws actions as ``policy`` does, from the same random stream."""
+    latent = _latent(policy, mlp)
+    head = mlp.layers[-1]
+    distribution = policy.action_dist
+    if isinstance(distribution, DiagGaussianDistribution):
+        std = policy.log_std.detach().exp()
+
+        def sample_gaussian(obs: np.ndarray[Any, Any]) -> torch.Tensor:
+            mean = torch.nn.functional.linear(latent(obs), head.weight, head.bias)
+            return torch.randn_like(mean).mul_(std).add_(mean)
+
+        return sample_gaussian
+
+    def sample(obs: np.ndarray[Any, Any]) -> torch.Tensor:
+        return policy._get_action_dist_from_latent(latent(obs)).sample()
+
+    return sample
+
+
+def _latent(policy: ActorCriticPolicy, mlp: MLPStructure) -> Sampler:
+    """Return the hidden layers of the policy network as a function of raw observations."""
+    space = policy.observation_space
+    plain = isinstance(space, spaces.Box) and not is_image_space(space)
+    layers: list[tuple[torch.Tensor, torch.Tensor]] = [
+        (layer.weight, layer.bias) for layer in mlp.layers[:-1]
+    ]
+    activation = ACTIVATION_FUNCTIONS[mlp.activation]
+    device = policy.device
+
+    def latent(obs: np.ndarray[Any, Any]) -> torch.Tensor:
+        hidden = torch.as_tensor(obs, device=device)
+        if plain:
+            hidden = hidden.float().flatten(start_dim=1)
+        else:
+            hidden = BaseModel.extract_features(policy, hidden, mlp.extractor)
+        for weight, bias in layers:
+            hidden = activation(torch.nn.functional.linear(hidden, weight, bias))
+        return hidden
+
+    return latent
