@@ -68,7 +68,7 @@ class Records:
 
 def make(algorithm: Algorithm, **kwargs: Any) -> tuple[NaturalGradientAlgorithm, Records]:
     env = make_vec_env(Echo, n_envs=2)
-    settings = {"n_steps": 32, "batch_size": 32, "seed": 0, "device": "cpu"} | kwargs
+    settings = {"n_steps": 32, "batch_size": 32, "seed": 0, "n_critic_updates": 2} | kwargs
     agent = algorithm("MlpPolicy", env, **settings)
     return agent, Records(agent)
 
