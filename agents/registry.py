@@ -51,7 +51,7 @@ def algorithm_class(name: str) -> type[BaseAlgorithm]:
         raise UnknownName("algorithm", name, algorithm_names())
     try:
         algorithm = entry_point.load()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever a third party's module does when it is imported
         raise ConfigError(
             f"Algorithm '{name}' is registered as {entry_point.value}, "
             f"which cannot be imported: {error}"
