@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -9,6 +10,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
+from agents.flat_adam import FlatAdam
 from agents.functional.conjugate_gradient import conjugate_gradient
 from agents.functional.fisher import (
     MatVec,
@@ -19,7 +21,7 @@ from agents.functional.fisher import (
 )
 from agents.functional.line_search import backtracking_line_search
 from agents.functional.mlp import MLPLinearization
-from agents.mlp_structure import critic_mlp
+from agents.mlp_structure import MLPStructure, critic_mlp
 
 __all__ = ["critic_parameters", "fit_adam", "fit_gauss_newton"]
 
@@ -69,6 +71,14 @@ def fit_adam(
     """
     if not parameters:
         return _mean_squared_error(policy, observations, returns)
+    mlp = critic_mlp(policy)
+    whole = mlp is not None and len(mlp.parameters) == len(parameters)
+    if mlp is not None and whole and FlatAdam.can_take_over(policy.optimizer, parameters):
+        with torch.no_grad():
+            inputs = mlp.inputs(policy, observations)
+            return _fit_adam_by_hand(
+                mlp, policy.optimizer, inputs, returns, n_epochs=n_epochs, batch_size=batch_size
+            )
     losses = []
     policy.optimizer.zero_grad(set_to_none=True)
     for _ in range(n_epochs):
@@ -84,6 +94,33 @@ def fit_adam(
             policy.optimizer.step()
     policy.optimizer.zero_grad(set_to_none=True)
     return float(torch.stack(losses).mean())
+
+
+def _fit_adam_by_hand(
+    mlp: MLPStructure,
+    optimizer: torch.optim.Optimizer,
+    inputs: torch.Tensor,
+    returns: torch.Tensor,
+    *,
+    n_epochs: int,
+    batch_size: int,
+) -> float:
+    """Do what :func:`fit_adam` does, with gradients by hand and one flat vector to step."""
+    adam = FlatAdam(optimizer, mlp.parameters)
+    losses = []
+    for _ in range(n_epochs):
+        for index in torch.split(torch.randperm(len(returns), device=returns.device), batch_size):
+            network = MLPLinearization(
+                adam.views[0::2], adam.views[1::2], mlp.activation, inputs[index]
+            )
+            errors = network.outputs.flatten() - returns[index]
+            loss = float(errors @ errors) / len(errors)
+            losses.append(loss)
+            if math.isfinite(loss):
+                cotangent = errors.mul_(2.0 / len(errors)).unsqueeze(1)
+                adam.step(flatten(network.vjp(cotangent)))
+    adam.write_back()
+    return sum(losses) / len(losses)
 
 
 def fit_gauss_newton(

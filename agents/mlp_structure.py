@@ -56,15 +56,18 @@ class MLPStructure(NamedTuple):
         """``[W_1, b_1, …, W_L, b_L]``."""
         return [parameter for layer in self.layers for parameter in layer.parameters()]
 
+    def inputs(self, policy: ActorCriticPolicy, observations: PyTorchObs) -> torch.Tensor:
+        """Return what the first layer is fed with, shape ``(N, n_in)``."""
+        return BaseModel.extract_features(policy, observations, self.extractor)
+
     def linearize(self, policy: ActorCriticPolicy, observations: PyTorchObs) -> MLPLinearization:
         """Return the network linearised at its present parameters for ``observations``."""
         with torch.no_grad():
-            inputs = BaseModel.extract_features(policy, observations, self.extractor)
             return MLPLinearization(
                 [layer.weight for layer in self.layers],
                 [layer.bias for layer in self.layers],
                 self.activation,
-                inputs,
+                self.inputs(policy, observations),
             )
 
 

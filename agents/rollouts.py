@@ -150,8 +150,9 @@ class _Rollout:
             buffer.observations.reshape(-1, *buffer.observations.shape[2:]), policy
         )
         actions = _tensor(buffer.actions.reshape(-1, buffer.action_dim), policy)
-        if isinstance(algorithm.action_space, spaces.Discrete):
-            actions = actions.long().flatten()
+        # The types that SB3's own buffer hands to ``log_prob``.
+        discrete = isinstance(algorithm.action_space, spaces.Discrete)
+        actions = actions.long().flatten() if discrete else actions.float()
         values = policy.predict_values(observations)
         log_probs = policy.get_distribution(observations).log_prob(actions)
         buffer.values[:] = values.reshape(shape).cpu().numpy()
