@@ -135,10 +135,10 @@ def test_it_acts_and_learns_in_each_space(name: str, kind: str) -> None:
 
 
 LEARNING: dict[str, tuple[int, dict[str, Any]]] = {
-    "a2c": (10_000, {"n_steps": 5, "learning_rate": 1e-2}),
-    "npg": (8_000, {"target_kl": 0.1}),
+    "a2c": (10_000, {"n_steps": 5, "learning_rate": 4e-3}),
+    "npg": (8_000, {"target_kl": 0.02}),
     "ppo": (8_000, {"learning_rate": 3e-3}),
-    "trpo": (8_000, {"target_kl": 0.1}),
+    "trpo": (8_000, {"target_kl": 0.02}),
 }
 
 
