@@ -53,7 +53,8 @@ def test_a_different_task_does_not_pass(monkeypatch):
 
     monkeypatch.setattr(envpool_parity, "make_gym_env", make_heavier)
     parity = measure("Hopper-v4", n_envs=1, n_steps=10)
-    assert "observations by" in parity.reason
+    assert parity.share_apart == 1.0
+    assert parity.reason.startswith("100.0% of the steps by more than 1e-04")
     monkeypatch.setattr(
         envpool_parity,
         "make_gym_env",
@@ -65,14 +66,15 @@ def test_a_different_task_does_not_pass(monkeypatch):
 
 
 def test_verdict_follows_the_tolerance():
-    good = Parity(TOLERANCE, TOLERANCE, True, 1, 10, "every step")
+    good = Parity(0.1, 0.1, 0.01, True, 1, 10, "every step")
     assert good.reason is None
     assert good.as_json()["ok"] is True
-    bad = Parity(2e-2, 4e-4, True, 1, 10, "every step")
-    assert bad.reason == (
-        "observations by 2e-02 and rewards by 4e-04 of their scale (tolerance 1e-04)"
-    )
-    assert bad.as_json()["ok"] is False
+    far = Parity(2e-1, 4e-1, 0.01, True, 1, 10, "every step")
+    assert far.reason == "observations by 2e-01 and rewards by 4e-01 of their scale (at most 1e-01)"
+    assert far.as_json()["ok"] is False
+    often = Parity(2e-2, 4e-4, 0.02, True, 1, 10, "every step")
+    assert often.reason == "2.0% of the steps by more than 1e-04 of the scale (at most 1%)"
+    assert Parity(0.0, 0.0, 0.0, False, 1, 10, "every step").reason is not None
 
 
 def test_record_is_complete_and_consistent():
@@ -82,8 +84,9 @@ def test_record_is_complete_and_consistent():
     assert RECORD["tolerance"] == TOLERANCE
     assert sorted(RECORD["versions"]) == ["envpool", "gymnasium", "mujoco"]
     for task in RECORD["tasks"].values():
-        within = max(task["max_obs_diff"], task["max_reward_diff"]) <= TOLERANCE
-        assert task["ok"] == (within and task["flags_equal"])
+        near = max(task["max_obs_diff"], task["max_reward_diff"]) <= RECORD["max_difference"]
+        rarely = task["share_apart"] <= RECORD["max_share_apart"]
+        assert task["ok"] == (near and rarely and task["flags_equal"])
         assert (task["reason"] is None) == task["ok"]
         assert task["n_steps"] == 4000
         assert task["n_episodes"] >= 4
@@ -92,7 +95,7 @@ def test_record_is_complete_and_consistent():
 
 def test_write_keeps_what_was_measured(monkeypatch, tmp_path, capsys):
     def measure_nothing(env_id):
-        return Parity(0.0, 0.0, env_id != "Ant-v4", 4, 4000, "every step")
+        return Parity(0.0, 0.0, 0.0, env_id != "Ant-v4", 4, 4000, "every step")
 
     monkeypatch.setattr(envpool_parity, "measure", measure_nothing)
     monkeypatch.setattr(envpool_parity, "PARITY_FILE", tmp_path / "parity.json")
