@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,9 +22,9 @@ from zoo.config import RunConfig
 from zoo.envs import make_gym_env
 from zoo.evaluation import Actor, policy_actor
 from zoo.normalizer import ObservationNormalizer
-from zoo.runs import RunFolder
+from zoo.runs import RunFolder, load_config
 
-__all__ = ["TrainedAgent", "load_trained"]
+__all__ = ["TrainedAgent", "add_agent_arguments", "load_trained"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,33 @@ class TrainedAgent:
         return policy_actor(self.policy, self.normalizer, deterministic=deterministic)
 
 
+def add_agent_arguments(parser: argparse.ArgumentParser, *, n_episodes: int) -> None:
+    """Add what every command that plays an agent takes: AGENT, which of its files, which episodes.
+
+    :param n_episodes: how many are played by default.
+    """
+    parser.add_argument("agent", metavar="AGENT", help="run folder, such as logs/npg/Walker2d-v4_1")
+    parser.add_argument(
+        "--checkpoint",
+        default="final",
+        metavar="WHICH",
+        help="final, best, last or a number of steps (default final)",
+    )
+    parser.add_argument(
+        "--episodes", type=int, default=n_episodes, metavar="N", help=f"default {n_episodes}"
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of the episodes; default 0, the final evaluation's",
+    )
+    parser.add_argument(
+        "--stochastic", action="store_true", help="sample actions instead of taking the mode"
+    )
+
+
 def load_trained(agent: str, which: str = "final") -> TrainedAgent:
     """Load an agent by name, without unpickling anything.
 
@@ -51,15 +79,21 @@ def load_trained(agent: str, which: str = "final") -> TrainedAgent:
     :raises RunFolderError: there is no such agent, or its files are damaged.
     """
     run = RunFolder.open(Path(agent))
-    config = RunConfig.from_yaml(run.config.read_text())
-    file = load_agent_file(_agent_path(run, which))
+    config = load_config(run)
+    path = _agent_path(run, which)
+    file = load_agent_file(path)
     policy = _build_policy(config)
     try:
         policy.load_state_dict(file.parameters["policy"])
     except RuntimeError as error:
         raise RunFolderError(
-            f"The weights in {run.path} do not fit its config.yml: {' '.join(str(error).split())}"
+            f"The weights in {path} do not fit the run's config.yml: {' '.join(str(error).split())}"
         ) from error
+    if (file.normalizer is None) != (config.normalize is None):
+        raise RunFolderError(
+            f"{path} {'lacks' if file.normalizer is None else 'has'} a normaliser, which the run's "
+            "config.yml denies; it was not written by this run."
+        )
     normalizer = None
     if file.normalizer is not None and config.normalize is not None:
         settings = config.normalize
@@ -120,7 +154,7 @@ def _build_policy(config: RunConfig) -> BasePolicy:
         action_space,
         lr_schedule=lambda _: 0.0,
         use_sde=kwargs.get("use_sde", False),
-        **kwargs.get("policy_kwargs", {}),
+        **(kwargs.get("policy_kwargs") or {}),
     )
 
 
