@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,11 +17,10 @@ from typing import Any, NamedTuple
 import safetensors.numpy
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.vec_env import VecNormalize
 
 from agents.errors import RunFolderError
 from zoo.atomic import write_bytes
-from zoo.normalizer import Statistics, statistics
+from zoo.normalizer import Statistics
 
 __all__ = ["AgentFile", "load_agent_file", "save_agent_file"]
 
@@ -46,18 +44,19 @@ class AgentFile(NamedTuple):
 def save_agent_file(
     path: Path,
     model: BaseAlgorithm,
-    normalizer: VecNormalize | None,
+    normalizer: Statistics | None,
     training_state: dict[str, Any],
 ) -> None:
     """Write ``model`` with everything that belongs to it, whole or not at all.
 
+    :param normalizer: from :func:`zoo.normalizer.statistics`.
     :param training_state: JSON values needed to continue training.
     """
     buffer = io.BytesIO()
     model.save(buffer, exclude=_NOT_SAVED)
     with zipfile.ZipFile(buffer, "a") as archive:
         if normalizer is not None:
-            archive.writestr(_NORMALIZER, safetensors.numpy.save(statistics(normalizer)))
+            archive.writestr(_NORMALIZER, safetensors.numpy.save(normalizer))
         archive.writestr(_STATE, json.dumps(training_state))
     write_bytes(path, buffer.getvalue())
 
@@ -80,21 +79,14 @@ def load_agent_file(path: Path) -> AgentFile:
             state = json.loads(archive.read(_STATE)) if _STATE in names else {}
     except FileNotFoundError as error:
         raise RunFolderError(f"There is no {path}.") from error
-    except (
-        zipfile.BadZipFile,
-        safetensors.SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        ValueError,
-        KeyError,
-        EOFError,
-        OSError,
-    ) as error:
+    except Exception as error:  # whatever zipfile, torch, json and safetensors make of damage
         detail = " ".join(str(error).split())[:200]
         raise RunFolderError(
             f"{path} is corrupted ({type(error).__name__}: {detail}). Delete it to use an earlier "
             "checkpoint of the run."
         ) from error
+    if not isinstance(state, dict) or not all(isinstance(p, dict) for p in parameters.values()):
+        raise RunFolderError(f"{path} is not an agent: its members hold something else.")
     return AgentFile(parameters, normalizer, state)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,7 +34,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             f"Cannot write {path}: {reason}. Free space or choose another place with --log-folder."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # gone already, or its folder never existed
+            temporary.unlink()
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -1,6 +1,7 @@
 """What every command shares: one parser style, one-line errors and exit codes.
 
-Exit codes: 0 done, 1 a known error in one line on standard error, 2 usage, 130 interrupted.
+Exit codes: 0 done, 1 a known error in one line on standard error (a mistyped command line is
+one), 2 usage, 130 interrupted by Ctrl-C or SIGTERM.
 ``natural-zoo COMMAND …`` is the same as ``python -m zoo.COMMAND …``.
 """
 
@@ -8,10 +9,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
 
-from agents.errors import NaturalZooError, UnknownName
+from agents.errors import ConfigError, NaturalZooError, UnknownName
 
 __all__ = ["COMMANDS", "execute", "main", "make_parser"]
 
@@ -24,6 +30,13 @@ COMMANDS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """Raises a known error where argparse would print its usage over many lines."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}. `{self.prog} --help` explains every option.")
+
+
 def make_parser(command: str, description: str, epilog: str) -> argparse.ArgumentParser:
     """Return a parser in the style of all commands.
 
@@ -31,7 +44,7 @@ def make_parser(command: str, description: str, epilog: str) -> argparse.Argumen
     :param description: what it does, in a sentence or two.
     :param epilog: examples, printed as they stand.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"python -m zoo.{command}",
         description=description,
         epilog=epilog,
@@ -54,21 +67,46 @@ def execute(
     :param argv: arguments without the program name; None takes those of the process.
     :return: the exit code.
     """
-    args, unknown = parser.parse_known_args(argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
+        args, unknown = parser.parse_known_args(arguments)
         if unknown:
             raise _unknown_argument(parser, unknown[0])
-        command(args)
+        with _terminable():
+            command(args)
     except (NaturalZooError, OSError) as error:
-        if args.debug:
+        if "--debug" in arguments:
             raise
-        message = " ".join(str(error).split())
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        files = " -> ".join(str(name) for name in (error.filename, error.filename2) if name)
+        return f"{files}: {error.strerror}." if files else f"{error.strerror}."
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM, as a scheduler sends it, end the block as Ctrl-C does: cleaning up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _unknown_argument(parser: argparse.ArgumentParser, argument: str) -> UnknownName:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from stable_baselines3.common.policies import BasePolicy
 
+from agents.errors import EnvironmentFault
 from zoo.atomic import write_text
 from zoo.envs import make_gym_env
 from zoo.normalizer import ObservationNormalizer
@@ -87,12 +90,12 @@ def evaluate(
     :return: returns (undiscounted sums of raw rewards) and lengths in the order of ``seeds``.
     """
     n_envs = min(n_envs, len(seeds))
-    envs = [make_gym_env(env_id, env_kwargs or {}) for _ in range(n_envs)]
-    try:
+    with ExitStack() as stack:
+        envs = []
+        for _ in range(n_envs):
+            envs.append(make_gym_env(env_id, env_kwargs or {}))
+            stack.callback(envs[-1].close)
         return _play(actor, envs, list(seeds), on_episode or (lambda: None))
-    finally:
-        for env in envs:
-            env.close()
 
 
 def evaluation_report(evaluation: Evaluation, **about: Any) -> dict[str, Any]:
@@ -134,6 +137,12 @@ def _play(
             observations[i], reward, terminated, truncated, _ = envs[i].step(action)
             returns[episode] += float(reward)
             lengths[episode] += 1
+            if not (math.isfinite(reward) and _is_finite(observations[i])):
+                raise EnvironmentFault(
+                    f"The environment returned {reward} as reward and {observations[i]} as "
+                    f"observation at step {lengths[episode]} of the evaluation episode with seed "
+                    f"{seeds[episode]}; both must be finite."
+                )
             if terminated or truncated:
                 on_episode()
                 if episode + len(envs) < len(seeds):
@@ -142,6 +151,11 @@ def _play(
                 else:
                     del playing[i]
     return Evaluation(seeds, returns, lengths)
+
+
+def _is_finite(observation: Any) -> bool:
+    parts = observation.values() if isinstance(observation, dict) else [observation]
+    return all(np.isfinite(part).all() for part in parts if np.asarray(part).dtype.kind == "f")
 
 
 def _stack(observations: Sequence[Any]) -> Any:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import secrets
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import (
     CSVOutputFormat,
     HumanOutputFormat,
@@ -39,21 +41,30 @@ class TrackingOptions:
 
 
 def make_logger(
-    run: RunFolder, config: RunConfig, options: TrackingOptions, num_timesteps: int
+    run: RunFolder, config: RunConfig, options: TrackingOptions, model: BaseAlgorithm
 ) -> Logger:
-    """Return a logger that continues after ``num_timesteps`` steps; 0 starts anew.
+    """Return a logger that continues where ``model`` is; one at 0 steps starts anew.
 
-    What was written beyond ``num_timesteps``, by a process that was killed later, is dropped.
+    What was written beyond that, by a process that was killed later, is dropped.
 
     :raises MissingDependency: TensorBoard or wandb is asked for and not installed.
     """
-    writers: list[KVWriter] = [_csv_writer(run.progress, num_timesteps)]
-    if options.verbose:
-        writers.append(HumanOutputFormat(sys.stderr))
-    if options.tensorboard_log is not None:
-        writers.append(_tensorboard_writer(options.tensorboard_log, run, num_timesteps))
-    if options.track:
-        writers.append(_WandbWriter(run, config, options))
+    writers: list[KVWriter] = []
+    try:
+        begun_before = run.progress.is_file()
+        writers.append(_csv_writer(run.progress, model.num_timesteps))
+        if options.verbose:
+            writers.append(HumanOutputFormat(sys.stderr))
+        if options.tensorboard_log is not None:
+            name = f"{run.path.parent.name}_{run.path.name}"
+            purge_step = _next_step(model.num_timesteps) if begun_before else None
+            writers.append(_TensorBoardWriter(options.tensorboard_log / name, purge_step))
+        if options.track:
+            writers.append(_WandbWriter(run, config, options))
+    except BaseException:
+        for writer in writers:
+            writer.close()
+        raise
     return Logger(folder=str(run.path), output_formats=writers)
 
 
@@ -66,9 +77,17 @@ def rows_until(text: str, column: str, limit: float) -> str:
     writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(
-        row for row in rows if None not in row.values() and float(row[column] or "inf") <= limit
+        row for row in rows if None not in row.values() and _number(row.get(column)) <= limit
     )
     return out.getvalue()
+
+
+def _number(text: str | None) -> float:
+    """Return a cell's number; a torn or empty cell counts as beyond every limit."""
+    try:
+        return float(text or "inf")
+    except ValueError:
+        return float("inf")
 
 
 def _csv_writer(path: Path, num_timesteps: int) -> CSVOutputFormat:
@@ -84,23 +103,22 @@ def _csv_writer(path: Path, num_timesteps: int) -> CSVOutputFormat:
     return writer
 
 
-def _tensorboard_writer(
-    folder: Path, run: RunFolder, num_timesteps: int
-) -> TensorBoardOutputFormat:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise MissingDependency(
-            "TensorBoard is not installed; pip install 'natural-zoo[tensorboard]'."
-        ) from error
-    name = f"{run.path.parent.name}_{run.path.name}"
-    log_dir = str(folder / name)
-    output = TensorBoardOutputFormat(log_dir)
-    if num_timesteps > 0:
-        # SB3 offers no purge_step: events beyond the checkpoint would be shown twice.
-        output.writer.close()
-        output.writer = SummaryWriter(log_dir=log_dir, purge_step=num_timesteps + 1)
-    return output
+def _next_step(num_timesteps: int) -> int:
+    return num_timesteps + 1 if num_timesteps else 0
+
+
+class _TensorBoardWriter(TensorBoardOutputFormat):
+    """SB3's writer, which offers no ``purge_step``: what lies beyond it is not shown twice."""
+
+    def __init__(self, folder: Path, purge_step: int | None) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise MissingDependency(
+                "TensorBoard is not installed; pip install 'natural-zoo[tensorboard]'."
+            ) from error
+        self.writer = SummaryWriter(log_dir=str(folder), purge_step=purge_step)
+        self._is_closed = False
 
 
 class _WandbWriter(KVWriter):
@@ -113,14 +131,18 @@ class _WandbWriter(KVWriter):
             raise MissingDependency(
                 "wandb is not installed; pip install 'natural-zoo[wandb]'."
             ) from error
+        if not run.wandb_id.is_file():
+            write_text(run.wandb_id, secrets.token_hex(4))
         self._run = wandb.init(
             project=options.wandb_project,
             entity=options.wandb_entity,
             name=f"{config.algo}-{run.path.name}",
-            id=f"{config.algo}-{run.path.name}-{config.seed}",
+            id=run.wandb_id.read_text(),
             resume="allow",
             config=dataclasses.asdict(config),
             dir=str(run.path),
+            # Standard output ends with the result: wandb neither captures nor adds to it.
+            settings=wandb.Settings(console="off", silent=True),
         )
 
     def write(

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from agents.errors import RunFolderError
 
-__all__ = ["ObservationNormalizer", "load_statistics", "statistics"]
+__all__ = ["ObservationNormalizer", "Statistics", "load_statistics", "statistics"]
 
 Statistics = dict[str, npt.NDArray[np.float64]]
 Observations = np.ndarray[Any, Any] | dict[str, np.ndarray[Any, Any]]

@@ -13,14 +13,23 @@ The layout is RL Zoo's::
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from agents.errors import RunFolderError
+from zoo.config import RunConfig
 
-__all__ = ["RunFolder", "create_run_folder", "latest_run_folder"]
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = ["RunFolder", "create_run_folder", "load_config", "run_folders"]
 
 _CHECKPOINT = re.compile(r"rl_model_(\d+)_steps\.zip")
 
@@ -113,6 +122,54 @@ class RunFolder:
         """Training metrics, in SB3's CSV logger format."""
         return self.path / "progress.csv"
 
+    @property
+    def wandb_id(self) -> Path:
+        """Name of the run at Weights & Biases, which a resumed run continues."""
+        return self.settings / "wandb_id.txt"
+
+    def finished_timesteps(self) -> int | None:
+        """Return the steps after which the final evaluation was made, None before that."""
+        try:
+            return int(json.loads(self.final_evaluation.read_text())["num_timesteps"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process from training in this folder (not on Windows).
+
+        However this process ends, the lock ends with it.
+
+        :raises RunFolderError: another process trains in it.
+        """
+        if sys.platform == "win32":
+            yield
+            return
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(folder)
+            raise RunFolderError(
+                f"Another process is training in {self.path}. Wait for it, or start a new run."
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+        try:
+            yield
+        finally:
+            os.close(folder)
+
+    def remove(self) -> None:
+        """Delete the folder of a run that never began."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def remove_temporary_files(self) -> None:
+        """Delete what a killed process was writing."""
+        for folder in (self.path, self.settings):
+            for path in folder.glob(".*.tmp"):
+                path.unlink(missing_ok=True)
+
 
 def create_run_folder(log_folder: Path, algo: str, env_id: str) -> RunFolder:
     """Make the next free ``log_folder/algo/ENV_k``, k = 1, 2, …; safe against parallel starts.
@@ -140,14 +197,25 @@ def create_run_folder(log_folder: Path, algo: str, env_id: str) -> RunFolder:
         ) from error
 
 
-def latest_run_folder(log_folder: Path, algo: str, env_id: str) -> RunFolder | None:
-    """Return the newest run of ``algo`` on ``env_id`` that got as far as its configuration."""
-    runs = sorted(_numbered_runs(log_folder / algo, env_id), reverse=True)
-    for _, path in runs:
-        run = RunFolder(path, env_id)
-        if run.config.is_file():
-            return run
-    return None
+def load_config(run: RunFolder) -> RunConfig:
+    """Return the configuration that a run was started with.
+
+    :raises RunFolderError: it cannot be read.
+    :raises ConfigError: it is not a configuration.
+    """
+    try:
+        text = run.config.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunFolderError(f"{run.config} cannot be read: {reason}.") from error
+    return RunConfig.from_yaml(text, str(run.config))
+
+
+def run_folders(log_folder: Path, algo: str, env_id: str) -> list[RunFolder]:
+    """Return the runs of ``algo`` on ``env_id`` that have a configuration, newest first."""
+    numbered = sorted(_numbered_runs(log_folder / algo, env_id), reverse=True)
+    runs = [RunFolder(path, env_id) for _, path in numbered]
+    return [run for run in runs if run.config.is_file()]
 
 
 def _folder_name(env_id: str) -> str:

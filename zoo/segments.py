@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,17 +21,29 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_no
 
 from agents.errors import RunFolderError
 from zoo.agent_file import AgentFile
-from zoo.normalizer import load_statistics
+from zoo.normalizer import Statistics, load_statistics, statistics
 from zoo.seeding import segment_seed
 
-__all__ = ["TrainingState", "begin_segment", "capture", "restore", "training_env"]
+__all__ = [
+    "Boundary",
+    "Resumption",
+    "Stopwatch",
+    "TrainingState",
+    "begin_segment",
+    "capture",
+    "restore",
+    "set_statistics",
+    "training_env",
+]
 
 
 @dataclass
 class TrainingState:
-    """Counters that go on after a resume; all values are JSON."""
+    """Counters that go on after a resume."""
 
     num_timesteps: int = 0
+    iteration: int = 0
+    """Rollouts so far."""
     segment: int = 0
     elapsed_seconds: float = 0.0
     monitor_bytes: int = 0
@@ -37,28 +51,54 @@ class TrainingState:
     best_mean_return: float | None = None
     counters: dict[str, Any] = field(default_factory=dict)
     """Attributes of the algorithm, see ``resumable_attributes``."""
-    recent_episodes: list[dict[str, float]] = field(default_factory=list)
+    recent_episodes: list[dict[str, Any]] = field(default_factory=list)
     """The episodes that the logged means cover."""
-    metrics: dict[str, float] = field(default_factory=dict)
+    recent_successes: list[Any] = field(default_factory=list)
+    """Whether those reached their goal, on tasks that say so."""
+    metrics: dict[str, Any] = field(default_factory=dict)
     """Recorded by the last update and not yet written by the logger."""
+    metrics_excluded: dict[str, Any] = field(default_factory=dict)
+    """The outputs that a metric is kept from."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the state as JSON values."""
-        return dataclasses.asdict(self)
+        values: dict[str, Any] = _to_json(vars(self))
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainingState:
-        """Return the state that :meth:`to_dict` wrote.
+        """Return the state that :meth:`to_dict` wrote, numbers with their NumPy types.
 
         :raises RunFolderError: the values come from something else.
         """
         try:
-            return cls(**values)
-        except TypeError as error:
+            state = cls(**_from_json(values))
+            for each in dataclasses.fields(cls):
+                _check_kind(each.name, getattr(state, each.name), str(each.type))
+        except (TypeError, ValueError, AttributeError) as error:
             raise RunFolderError(
                 f"The checkpoint's training state cannot be read ({error}); "
-                "it was not written by this version of natural-zoo."
+                "it was not written by this version of natural-zoo. Start a new run instead."
             ) from error
+        return state
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """Where training goes on."""
+
+    path: Path
+    """The file that was loaded."""
+    file: AgentFile
+    state: TrainingState
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """Everything that a rollout changes, as it was before the rollout."""
+
+    state: TrainingState
+    statistics: Statistics | None
 
 
 def training_env(model: BaseAlgorithm) -> VecEnv:
@@ -68,45 +108,58 @@ def training_env(model: BaseAlgorithm) -> VecEnv:
     return model.env
 
 
-def capture(
-    model: BaseAlgorithm,
-    *,
-    segment: int,
-    elapsed_seconds: float,
-    monitor_bytes: int,
-    best_mean_return: float | None,
-) -> TrainingState:
-    """Return the counters of ``model`` between two rollouts."""
-    return TrainingState(
-        num_timesteps=model.num_timesteps,
-        segment=segment,
-        elapsed_seconds=elapsed_seconds,
-        monitor_bytes=monitor_bytes,
-        best_mean_return=best_mean_return,
-        counters={name: getattr(model, name) for name in _resumable_attributes(model)},
-        recent_episodes=[
-            {key: float(value) for key, value in episode.items()}
-            for episode in model.ep_info_buffer or ()
-        ],
-        metrics={
-            key: float(value)
-            for key, value in model.logger.name_to_value.items()
-            if isinstance(value, int | float | np.number)
-        },
-    )
+def capture(model: BaseAlgorithm, **counters: Any) -> Boundary:
+    """Return what the next rollout will change in ``model``.
 
+    Cheap enough for every rollout: nothing is converted before it is saved.
 
-def restore(model: BaseAlgorithm, file: AgentFile, state: TrainingState) -> None:
-    """Put a saved state into ``model``, whose ``learn`` has begun, and begin its segment."""
+    :param counters: fields of :class:`TrainingState` that the model does not know.
+    """
     normalizer = unwrap_vec_normalize(training_env(model))
-    if normalizer is not None and file.normalizer is not None:
-        load_statistics(normalizer, file.normalizer)
+    state = TrainingState(
+        num_timesteps=model.num_timesteps,
+        counters={name: getattr(model, name) for name in _resumable_attributes(model)},
+        recent_episodes=list(model.ep_info_buffer or ()),
+        recent_successes=list(model.ep_success_buffer or ()),
+        metrics=dict(model.logger.name_to_value),
+        metrics_excluded=dict(model.logger.name_to_excluded),
+        **counters,
+    )
+    return Boundary(state, None if normalizer is None else statistics(normalizer))
+
+
+def restore(model: BaseAlgorithm, state: TrainingState) -> None:
+    """Put the saved counters into ``model``, whose ``learn`` has begun."""
     for name in _resumable_attributes(model):
+        if name not in state.counters:
+            raise RunFolderError(
+                f"The checkpoint does not hold '{name}', which {type(model).__name__} goes on "
+                "with: it was written by another version. Start a new run instead."
+            )
         setattr(model, name, state.counters[name])
     if model.ep_info_buffer is not None:
         model.ep_info_buffer.extend(state.recent_episodes)
+    if model.ep_success_buffer is not None:
+        model.ep_success_buffer.extend(state.recent_successes)
     for key, value in state.metrics.items():
-        model.logger.record(key, value)
+        excluded = state.metrics_excluded.get(key)
+        model.logger.record(key, value, exclude=tuple(excluded) if excluded else None)
+    # Speed and time are those of the whole run, as its curves show them.
+    model.start_time = time.time_ns() - int(state.elapsed_seconds * 1e9)
+    model._num_timesteps_at_start = 0
+
+
+def set_statistics(model: BaseAlgorithm, file: AgentFile) -> None:
+    """Put the saved normaliser into the environments of ``model``.
+
+    :raises RunFolderError: it belongs to another environment, or one is missing.
+    """
+    normalizer = unwrap_vec_normalize(training_env(model))
+    if (normalizer is None) != (file.normalizer is None):
+        saved = "holds no normaliser" if file.normalizer is None else "holds a normaliser"
+        raise RunFolderError(f"The saved agent {saved}, which its run's config.yml denies.")
+    if normalizer is not None and file.normalizer is not None:
+        load_statistics(normalizer, file.normalizer)
 
 
 def begin_segment(model: BaseAlgorithm, seed: int, segment: int) -> None:
@@ -127,6 +180,50 @@ def begin_segment(model: BaseAlgorithm, seed: int, segment: int) -> None:
         model._last_original_obs = normalizer.get_original_obs()
     if model.use_sde:
         model.policy.reset_noise(env.num_envs)  # type: ignore[operator]
+
+
+def _to_json(value: Any) -> Any:
+    """Return JSON values; NumPy's scalars keep their types, on which rounding depends."""
+    if isinstance(value, np.generic):
+        return {"numpy": value.dtype.name, "value": value.item()}
+    if isinstance(value, Mapping):
+        # A logger also takes images and the like, which no training state consists of.
+        return {key: _to_json(inner) for key, inner in value.items() if _is_plain(inner)}
+    if isinstance(value, list | tuple):
+        return [_to_json(inner) for inner in value]
+    return value
+
+
+_PLAIN = (str, int, float, list, tuple, Mapping, np.number, np.bool_, type(None))
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, _PLAIN)
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {"numpy", "value"}:
+            return np.dtype(value["numpy"]).type(value["value"])
+        return {key: _from_json(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_from_json(inner) for inner in value]
+    return value
+
+
+_KINDS: dict[str, Any] = {
+    "int": int,
+    "float": int | float,
+    "float | None": int | float | None,
+    "dict[str, Any]": dict,
+    "list[dict[str, Any]]": list,
+    "list[Any]": list,
+}
+
+
+def _check_kind(name: str, value: Any, kind: str) -> None:
+    if not isinstance(value, _KINDS[kind]) or (kind == "int" and value < 0):
+        raise ValueError(f"{name} is {value!r}")
 
 
 def _resumable_attributes(model: BaseAlgorithm) -> tuple[str, ...]:

@@ -2,49 +2,57 @@
 
 from __future__ import annotations
 
+import inspect
+import os
+import pickle  # only to write what RL Zoo reads
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.monitor import ResultsWriter
-from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import (
+    SubprocVecEnv,
+    VecEnv,
+    VecMonitor,
+    VecNormalize,
+    unwrap_vec_normalize,
+)
 
-from agents.errors import ConfigError, RunFolderError
+from agents.errors import ConfigError, EnvironmentFault, NaturalZooError, RunFolderError
 from agents.registry import algorithm_class
-from zoo.agent_file import AgentFile, load_agent_file
-from zoo.atomic import atomic_write
+from agents.rollout_normalize import RolloutNormalize
+from zoo.agent_file import load_agent_file
+from zoo.atomic import write_bytes
 from zoo.callbacks import BetweenRollouts, ProgressBar, StopSignal
 from zoo.config import RunConfig
 from zoo.envs import make_vec_env
 from zoo.logs import TrackingOptions, make_logger
 from zoo.runs import RunFolder
-from zoo.segments import TrainingState
+from zoo.segments import Resumption, TrainingState, set_statistics
 
-__all__ = ["Interrupted", "Resumption", "build_model", "find_resumption", "train"]
+__all__ = ["Interrupted", "Training", "build_model", "find_resumption", "prepare", "train"]
+
+_NEVER = 2**62
 
 
 class Interrupted(Exception):
-    """Training was asked to stop; what was learnt is saved."""
+    """Training was asked to stop; what was learnt is saved.
 
-    def __init__(self, checkpoint: Path) -> None:
+    :param checkpoint: the file, None if nothing had been learnt yet.
+    """
+
+    def __init__(self, checkpoint: Path | None) -> None:
         super().__init__(str(checkpoint))
         self.checkpoint = checkpoint
-
-
-@dataclass(frozen=True)
-class Resumption:
-    """Where training goes on."""
-
-    path: Path
-    """The file that was loaded."""
-    file: AgentFile
-    state: TrainingState
 
 
 def find_resumption(run: RunFolder) -> Resumption | None:
@@ -52,10 +60,16 @@ def find_resumption(run: RunFolder) -> Resumption | None:
 
     :raises RunFolderError: the furthest file is damaged or not ours.
     """
-    checkpoints = list(run.checkpoints().values())
-    path = run.final_model if run.final_model.is_file() else next(reversed(checkpoints), None)
-    if path is None:
-        return None
+    reached, last = max(run.checkpoints().items(), default=(-1, None))
+    if run.final_model.is_file():
+        final = _load_resumption(run.final_model)
+        # A finished run that was being extended has checkpoints beyond its final agent.
+        if final.state.num_timesteps >= reached:
+            return final
+    return None if last is None else _load_resumption(last)
+
+
+def _load_resumption(path: Path) -> Resumption:
     file = load_agent_file(path)
     if not file.training_state:
         raise RunFolderError(
@@ -81,16 +95,121 @@ def train(
     :param resumption: from :func:`find_resumption`; None trains from the start.
     :param tracking: where metrics go besides the run folder.
     :param progress: show a progress bar on standard error.
-    :raises Interrupted: the process was asked to stop; a checkpoint was saved.
+    :raises Interrupted: the process was asked to stop; what was learnt is saved.
+    """
+    with prepare(config, run, resumption=resumption, tracking=tracking) as training:
+        training.learn(progress=progress)
+        yield training.model
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything that training needs, ready to begin."""
+
+    model: BaseAlgorithm
+    config: RunConfig
+    run: RunFolder
+    resumption: Resumption | None
+    between_rollouts: BetweenRollouts
+
+    def learn(self, *, progress: bool = True) -> None:
+        """Train to the end, with evaluations and checkpoints on the way.
+
+        :param progress: show a progress bar on standard error.
+        :raises Interrupted: the process was asked to stop; what was learnt is saved.
+        :raises EnvironmentFault: an environment has died or breaks its contract.
+        """
+        if self.model.num_timesteps >= self.config.n_timesteps and self.resumption is not None:
+            set_statistics(self.model, self.resumption.file)  # nothing left but the evaluation
+            _save_for_rl_zoo(self.run, self.model)
+            return
+        stop = StopSignal()
+        callbacks: list[BaseCallback] = [self.between_rollouts, stop]
+        with stop.listening(), ExitStack() as bar:
+            if progress:
+                shown = ProgressBar(
+                    self.config.n_timesteps, f"{self.config.algo} {self.config.env_id}"
+                )
+                callbacks.append(shown)
+                bar.callback(shown.close)
+            self._learn(callbacks, stop)
+            if stop.cut_short:
+                raise Interrupted(self.between_rollouts.stop())
+            self.between_rollouts.finish()
+            _save_for_rl_zoo(self.run, self.model)
+        if stop.requested:  # too late to stop training, in time to skip the final evaluation
+            raise Interrupted(self.run.final_model)
+
+    def _learn(self, callbacks: list[BaseCallback], stop: StopSignal) -> None:
+        try:
+            self.model.learn(
+                self.config.n_timesteps - self.model.num_timesteps,
+                callback=CallbackList(callbacks),
+                log_interval=_NEVER,  # BetweenRollouts writes the log
+                reset_num_timesteps=False,
+            )
+        except (EOFError, ConnectionError) as error:
+            # A scheduler's signal ends the environments' processes, too, maybe before this one.
+            stop.cut_short = stop.arrives_within(1.0)
+            if not stop.cut_short:
+                raise EnvironmentFault(
+                    f"A process that stepped {self.config.env_id} has died. Its own message, if "
+                    "any, is above; --vec-env dummy keeps everything in one process."
+                ) from error
+        except ValueError as error:
+            if _is_finite(self.model):
+                raise
+            raise NaturalZooError(
+                f"The parameters are no longer finite after {self.model.num_timesteps} steps: "
+                "training has diverged. Lower learning_rate or target_kl with --hyperparams."
+            ) from error
+
+
+@contextmanager
+def prepare(
+    config: RunConfig,
+    run: RunFolder,
+    *,
+    resumption: Resumption | None = None,
+    tracking: TrackingOptions | None = None,
+) -> Iterator[Training]:
+    """Build environments, agent and logger, and close them when the block ends.
+
+    What cannot work fails here, before the first step.
     """
     torch.set_num_threads(config.n_threads)
-    env = _make_training_env(config, run, resumption)
-    try:
+    with ExitStack() as stack:
+        env = _make_training_env(config, run, resumption, stack)
         model = build_model(config, env)
-        _learn(model, config, run, resumption, tracking or TrackingOptions(), progress)
-        yield model
-    finally:
-        env.close()
+        if resumption is not None:
+            _set_parameters(model, config, resumption)
+        model.set_logger(make_logger(run, config, tracking or TrackingOptions(), model))
+        stack.callback(model.logger.close)
+        between_rollouts = BetweenRollouts(config, run, resumption, _log_interval(model, config))
+        yield Training(model, config, run, resumption, between_rollouts)
+
+
+def _log_interval(model: BaseAlgorithm, config: RunConfig) -> int:
+    """Return the rollouts between two rows of the log: the algorithm's own if not set."""
+    if config.log_interval is not None:
+        return config.log_interval
+    default = inspect.signature(model.learn).parameters["log_interval"].default
+    return default if isinstance(default, int) else 1
+
+
+def _set_parameters(model: BaseAlgorithm, config: RunConfig, resumption: Resumption) -> None:
+    try:
+        model.set_parameters(resumption.file.parameters, exact_match=True)
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunFolderError(
+            f"{resumption.path} does not fit the run's config.yml: {' '.join(str(error).split())}"
+        ) from error
+    model.num_timesteps = resumption.state.num_timesteps
+    model._update_current_progress_remaining(model.num_timesteps, config.n_timesteps)
+
+
+def _is_finite(model: BaseAlgorithm) -> bool:
+    return all(bool(torch.isfinite(p).all()) for p in model.policy.parameters())
 
 
 def build_model(config: RunConfig, env: VecEnv) -> BaseAlgorithm:
@@ -107,91 +226,95 @@ def build_model(config: RunConfig, env: VecEnv) -> BaseAlgorithm:
         )
 
 
-def _learn(
-    model: BaseAlgorithm,
-    config: RunConfig,
-    run: RunFolder,
-    resumption: Resumption | None,
-    tracking: TrackingOptions,
-    progress: bool,
-) -> None:
-    if resumption is not None:
-        model.set_parameters(resumption.file.parameters, exact_match=False)
-        model.num_timesteps = resumption.state.num_timesteps
-        model._update_current_progress_remaining(model.num_timesteps, config.n_timesteps)
-    model.set_logger(make_logger(run, config, tracking, model.num_timesteps))
-    between_rollouts = BetweenRollouts(
-        config, run, (resumption.file, resumption.state) if resumption else None
-    )
-    stop = StopSignal()
-    callbacks: list[BaseCallback] = [between_rollouts, stop]
-    if progress:
-        callbacks.append(ProgressBar(config.n_timesteps, f"{config.algo} {config.env_id}"))
-    remaining = config.n_timesteps - model.num_timesteps
-    with stop.listening():
-        if remaining > 0:
-            model.learn(
-                remaining,
-                callback=CallbackList(callbacks),
-                log_interval=config.log_interval or 1,
-                reset_num_timesteps=False,
-            )
-    if stop.requested:
-        between_rollouts.save_checkpoint()
-        model.logger.close()
-        raise Interrupted(run.checkpoint(model.num_timesteps))
-    if remaining > 0:
-        between_rollouts.save_final()
-        _save_for_rl_zoo(run, model)
-    model.logger.close()
+def _make_training_env(
+    config: RunConfig, run: RunFolder, resumption: Resumption | None, stack: ExitStack
+) -> VecEnv:
+    """Return the environments, which ``stack`` closes.
 
-
-def _make_training_env(config: RunConfig, run: RunFolder, resumption: Resumption | None) -> VecEnv:
-    env = make_vec_env(
-        config.env_id,
-        config.n_envs,
-        config.seed,
-        config.vec_env,
-        config.env_kwargs,
-        config.env_threads or 0,
-    )
-    env = _monitored(env, config, run, resumption)
+    Ctrl-C reaches every process of a terminal: those of the environments leave it to this one.
+    """
+    with _interrupts_ignored() if config.vec_env == "subproc" else nullcontext():
+        env = make_vec_env(
+            config.env_id,
+            config.n_envs,
+            config.seed,
+            config.vec_env,
+            config.env_kwargs,
+            config.env_threads or 0,
+        )
+    stack.callback(_close, env)
+    env = _monitored(env, config, run, resumption, stack)
     if config.normalize is None:
         return env
+    n_steps = config.agent.get("n_steps")
     try:
+        if n_steps is not None and isinstance(env.observation_space, spaces.Box):
+            return RolloutNormalize(env, n_steps, **config.normalize)
         return VecNormalize(env, **config.normalize)
     except ValueError as error:
-        space = env.observation_space
-        env.close()
         raise ConfigError(
-            f"{config.env_id} has {type(space).__name__} observations, which cannot be "
-            "normalised; pass --hyperparams normalize=false."
+            f"{config.env_id} has {type(env.observation_space).__name__} observations, which "
+            "cannot be normalised; pass --hyperparams normalize=false."
         ) from error
 
 
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _close(env: VecEnv) -> None:
+    """Close the environments; processes that no longer answer are ended."""
+    try:
+        env.close()
+    except (EOFError, OSError):
+        unwrapped = env.unwrapped
+        if not isinstance(unwrapped, SubprocVecEnv):
+            raise
+        for process, remote in zip(unwrapped.processes, unwrapped.remotes, strict=True):
+            process.terminate()
+            process.join()
+            remote.close()
+        unwrapped.closed = True
+
+
 def _monitored(
-    env: VecEnv, config: RunConfig, run: RunFolder, resumption: Resumption | None
+    env: VecEnv,
+    config: RunConfig,
+    run: RunFolder,
+    resumption: Resumption | None,
+    stack: ExitStack,
 ) -> VecEnv:
     """Write every training episode to the monitor file, appending to it on a resume."""
     monitor = VecMonitor(env)
     elapsed = resumption.state.elapsed_seconds if resumption else 0.0
     monitor.t_start = time.time() - elapsed
-    if resumption is not None and run.monitor.is_file():
+    goes_on = resumption is not None and run.monitor.is_file()
+    if resumption is not None and goes_on:
         with run.monitor.open("r+b") as file:
-            file.truncate(resumption.state.monitor_bytes)
+            size = file.seek(0, os.SEEK_END)
+            file.truncate(min(size, resumption.state.monitor_bytes))
     monitor.results_writer = ResultsWriter(
         str(run.monitor),
         header={"t_start": monitor.t_start, "env_id": config.env_id},
-        override_existing=resumption is None,
+        override_existing=not goes_on,
     )
+    stack.callback(monitor.results_writer.close)
     return monitor
 
 
 def _save_for_rl_zoo(run: RunFolder, model: BaseAlgorithm) -> None:
     """Write the pickled normaliser where RL Zoo's commands look for it."""
     normalizer = unwrap_vec_normalize(model.env) if model.env is not None else None
-    if normalizer is not None:
-        import pickle
-
-        with atomic_write(run.vec_normalize) as file:
-            pickle.dump(normalizer, file)
+    if normalizer is None:
+        return
+    if isinstance(normalizer, RolloutNormalize):
+        normalizer = normalizer.as_vec_normalize()
+    write_bytes(run.vec_normalize, pickle.dumps(normalizer))
