@@ -43,8 +43,10 @@ class RolloutNormalize(VecNormalize):
         self._reward_scale = float(1.0 / np.sqrt(self.ret_rms.var + self.epsilon))
 
     def _moments(self) -> RunningMeanStd:
-        if self.norm_obs and isinstance(self.obs_rms, RunningMeanStd):
-            return self.obs_rms
+        # SB3 declares one and keeps a dict of them for Dict observations.
+        moments: RunningMeanStd | dict[str, RunningMeanStd] = self.obs_rms if self.norm_obs else {}
+        if isinstance(moments, RunningMeanStd):
+            return moments
         return RunningMeanStd(shape=())
 
     def reset(self) -> np.ndarray[Any, Any]:
