@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,7 +33,7 @@ examples:
   python -m zoo.enjoy logs/npg/Walker2d-v4_1 --checkpoint best --episodes 1
   python -m zoo.enjoy logs/npg/Walker2d-v4_1 --no-render --episodes 20
 
-Closing the window or Ctrl-C ends it; the last line counts the episodes played to their end.
+Escape, closing the window or Ctrl-C ends it; the last line counts the episodes played to their end.
 Without a display: python -m zoo.record AGENT -o replay.mp4
 """
 
@@ -65,34 +64,47 @@ class _Window:
         if is_mujoco_env(self._env):
             viewer = self._env.get_wrapper_attr("mujoco_renderer").viewer
             if self._due is None:
-                self._set_up(viewer)
-            self._check_open(viewer)
+                _set_up(viewer, self._env)
+            if _is_closing(viewer):
+                raise _WindowClosed
         now = time.monotonic()
         # A frame that comes late moves all later ones, rather than letting them rush past.
         self._due = max(now, (self._due or now) + self._seconds_per_frame)
         time.sleep(self._due - now)
 
-    def _set_up(self, viewer: Any) -> None:
-        import glfw  # loads its library: only for windows
 
-        # The screen's own rhythm would slow a task of 125 frames per second to 60.
-        glfw.swap_interval(0)
-        camera = tracking_camera(self._env)
-        if camera is not None:
-            # Following the same body as that camera, but the mouse can still turn it.
-            viewer.cam.type = _MJCAMERA_TRACKING
-            viewer.cam.trackbodyid = self._env.get_wrapper_attr("model").cam_bodyid[camera]
+def _set_up(viewer: Any, env: gym.Env[Any, Any]) -> None:
+    """Correct Gymnasium's window for MuJoCo: its speed, menu, camera and end."""
+    import glfw  # loads its library: only for windows
 
-    def _check_open(self, viewer: Any) -> None:
-        import glfw
+    # The screen's own rhythm would slow a task of 125 frames per second to 60.
+    glfw.swap_interval(0)
+    viewer._hide_menu = True  # it covers the agent; H shows it
+    camera = tracking_camera(env)
+    if camera is not None:
+        # Following the same body as that camera, but the mouse can still turn it.
+        viewer.cam.type = _MJCAMERA_TRACKING
+        viewer.cam.trackbodyid = env.get_wrapper_attr("model").cam_bodyid[camera]
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # after Escape Gymnasium has shut GLFW down
-            if not bool(glfw.get_current_context()):
-                viewer.window = None
-                raise _WindowClosed
-            if glfw.window_should_close(viewer.window):
-                raise _WindowClosed
+    # Gymnasium destroys the window while it is drawing to it, which ends in a segmentation fault.
+    def on_close(window: Any) -> None:
+        viewer._paused = False  # out of the loop that waits for the space bar
+
+    def on_key(window: Any, key: int, scancode: int, action: int, mods: int) -> None:
+        if key == glfw.KEY_ESCAPE:
+            glfw.set_window_should_close(window, True)
+            on_close(window)
+        else:
+            viewer._key_callback(window, key, scancode, action, mods)
+
+    glfw.set_window_close_callback(viewer.window, on_close)
+    glfw.set_key_callback(viewer.window, on_key)
+
+
+def _is_closing(viewer: Any) -> bool:
+    import glfw
+
+    return bool(glfw.window_should_close(viewer.window))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
