@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 import stable_baselines3
@@ -16,20 +15,10 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from agents.flat_adam import FlatAdam
 from agents.gaussian_mlp import GaussianMLP, GaussianSweep, find_gaussian_mlp
+from agents.rollout_batch import RolloutBatch, whole_batch
 from agents.rollouts import collect_rollouts
 
 __all__ = ["PPO"]
-
-
-class _Batch(NamedTuple):
-    """Samples of a rollout, or a minibatch of them."""
-
-    inputs: torch.Tensor
-    actions: torch.Tensor
-    old_values: torch.Tensor
-    old_log_prob: torch.Tensor
-    advantages: torch.Tensor
-    returns: torch.Tensor
 
 
 class PPO(stable_baselines3.PPO):
@@ -68,7 +57,7 @@ class PPO(stable_baselines3.PPO):
         adam = FlatAdam(optimizer, networks.parameters)
         metrics: dict[str, list[float]] = defaultdict(list)
         with torch.no_grad():
-            batch = self._whole_batch(networks)
+            batch = whole_batch(self.rollout_buffer, networks)
             for _ in range(self.n_epochs):
                 complete = self._epoch(networks, adam, batch, metrics)
                 self._n_updates += 1
@@ -81,7 +70,7 @@ class PPO(stable_baselines3.PPO):
         self,
         networks: GaussianMLP,
         adam: FlatAdam,
-        batch: _Batch,
+        batch: RolloutBatch,
         metrics: dict[str, list[float]],
     ) -> bool:
         """Step once per minibatch; returns False if ``target_kl`` ended the update."""
@@ -98,7 +87,7 @@ class PPO(stable_baselines3.PPO):
         return True
 
     def _loss_gradient(
-        self, sweep: GaussianSweep, part: _Batch, metrics: dict[str, list[float]]
+        self, sweep: GaussianSweep, part: RolloutBatch, metrics: dict[str, list[float]]
     ) -> torch.Tensor:
         """Return the gradient of ``L_clip + vf_coef · L_V − ent_coef · H`` for a minibatch."""
         n_samples = len(part.advantages)
@@ -126,7 +115,7 @@ class PPO(stable_baselines3.PPO):
         return sweep.gradient(log_prob_weights, value_weights, -self.ent_coef)
 
     def _value_errors(
-        self, values: torch.Tensor, part: _Batch
+        self, values: torch.Tensor, part: RolloutBatch
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return ``V − return`` and the derivative of ``vf_coef · L_V`` by each value."""
         clip_range_vf = self._clip_range_vf()
@@ -146,23 +135,6 @@ class PPO(stable_baselines3.PPO):
             return None
         return float(self.clip_range_vf(self._current_progress_remaining))  # type: ignore[operator]
 
-    def _whole_batch(self, networks: GaussianMLP) -> _Batch:
-        """Return the rollout as SB3's buffer orders it: environment by environment."""
-        buffer = self.rollout_buffer
-        observations, actions, *others = (
-            buffer.to_torch(buffer.swap_and_flatten(array), copy=False)
-            for array in (
-                buffer.observations,
-                buffer.actions.astype(np.float32, copy=False),
-                buffer.values,
-                buffer.log_probs,
-                buffer.advantages,
-                buffer.returns,
-            )
-        )
-        inputs = networks.actor.inputs(self.policy, observations)
-        return _Batch(inputs, actions, *(other.flatten() for other in others))
-
     def _log_update(self, metrics: dict[str, list[float]]) -> None:
         buffer = self.rollout_buffer
         loss = metrics.pop("loss")
@@ -180,9 +152,9 @@ class PPO(stable_baselines3.PPO):
             self.logger.record("train/clip_range_vf", self._clip_range_vf())
 
 
-def _minibatches(batch: _Batch, batch_size: int) -> Iterator[_Batch]:
+def _minibatches(batch: RolloutBatch, batch_size: int) -> Iterator[RolloutBatch]:
     """Yield minibatches in SB3's random order, from the same generator."""
     # SB3's buffer draws from numpy's global generator; so do we, to take the same minibatches.
     permutation = torch.from_numpy(np.random.permutation(len(batch.returns)))
     for index in torch.split(permutation.to(batch.returns.device), batch_size):
-        yield _Batch(*(tensor[index] for tensor in batch))
+        yield batch.take(index)

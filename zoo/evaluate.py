@@ -16,7 +16,7 @@ from zoo.atomic import write_text
 from zoo.cli import execute, make_parser
 from zoo.evaluation import evaluate, evaluation_report
 from zoo.seeding import evaluation_seeds
-from zoo.trained import load_trained
+from zoo.trained import add_agent_arguments, load_trained
 
 __all__ = ["main"]
 
@@ -38,21 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser("evaluate", "Score a trained agent on Gymnasium.", _EXAMPLES)
-    parser.add_argument("agent", metavar="AGENT", help="run folder, such as logs/npg/Walker2d-v4_1")
-    parser.add_argument(
-        "--checkpoint",
-        default="final",
-        metavar="WHICH",
-        help="final, best, last or a number of steps (default final)",
-    )
-    parser.add_argument("--episodes", type=int, default=100, metavar="N", help="default 100")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
-    parser.add_argument(
-        "--n-envs", type=int, default=10, metavar="N", help="side by side; default 10"
-    )
-    parser.add_argument(
-        "--stochastic", action="store_true", help="sample actions instead of taking the mode"
-    )
+    add_agent_arguments(parser, n_episodes=100)
+    parser.add_argument("--n-envs", type=int, default=10, metavar="N", help="side by side (10)")
     parser.add_argument("--json", action="store_true", help="print every episode as JSON")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write that JSON to FILE")
     parser.add_argument("-P", "--no-progress", action="store_true", help="no progress bar")
