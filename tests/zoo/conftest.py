@@ -83,8 +83,9 @@ sys.exit(zoo.train.main({argv!r}))
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def _server() -> Any:
+    """Return a process with everything imported, from which others are forked fast."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["zoo.train"])
     return context
