@@ -46,6 +46,12 @@ class Ended:
     err: str
 
 
+# What the first training of a process imports.
+_PRELOADED = [
+    *("zoo.train", "agents.a2c", "agents.npg", "agents.ppo", "agents.trpo", "torch._dynamo"),
+    *("mujoco", "gymnasium.envs.mujoco", "gymnasium.envs.mujoco.inverted_pendulum_v4"),
+]
+
 _CHILD = """
 import os, signal, sys
 os.setpgid(0, 0)
@@ -87,7 +93,7 @@ sys.exit(zoo.train.main({argv!r}))
 def _server() -> Any:
     """Return a process with everything imported, from which others are forked fast."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["zoo.train"])
+    context.set_forkserver_preload(_PRELOADED)
     return context
 
 

@@ -59,7 +59,6 @@ def test_numbers_go_on_after_the_highest(tmp_path):
 
 def test_processes_that_start_at_once(tmp_path):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["zoo.train"])
     barrier, results = context.Barrier(8), context.Queue()
     shared = {"barrier": barrier, "results": results, "folder": str(tmp_path)}
     processes = [context.Process(target=exec, args=(CREATE, shared)) for _ in range(8)]
