@@ -40,9 +40,10 @@ def collect_rollouts(
 ) -> bool:
     """Fill ``rollout_buffer`` as ``OnPolicyAlgorithm.collect_rollouts`` does.
 
-    A policy that is not a common MLP, gSDE, Dict observations and buffer classes of one's own take
-    SB3's method itself. Callbacks see each step with SB3's local variables except ``values`` and
-    ``log_probs``, which exist when the rollout ends.
+    A policy that is not a common MLP or that acts or values in a way of its own, gSDE, Dict
+    observations and buffer classes of one's own take SB3's method itself. Callbacks see each step
+    with SB3's local variables except ``obs_tensor``, ``values`` and ``log_probs``; the last two
+    exist when the rollout ends, for all its steps at once.
 
     :param algorithm: whose policy acts.
     :param env: the training environments.
@@ -51,7 +52,7 @@ def collect_rollouts(
     :param n_rollout_steps: steps per environment.
     :return: False if the callback ended training.
     """
-    mlp = actor_mlp(algorithm.policy)
+    mlp = actor_mlp(algorithm.policy) if _acts_as_sb3(algorithm.policy) else None
     if mlp is None or algorithm.use_sde or type(rollout_buffer) is not RolloutBuffer:
         return OnPolicyAlgorithm.collect_rollouts(
             algorithm, env, callback, rollout_buffer, n_rollout_steps
@@ -92,6 +93,7 @@ class _Rollout:
         }
         self._time_limits: list[tuple[int, int, np.ndarray[Any, Any]]] = []
         space = algorithm.action_space
+        self._action_shape: tuple[int, ...] = space.shape or ()
         self._bounds = (space.low, space.high) if isinstance(space, spaces.Box) else None
 
     def advance(self, step: int, n_rollout_steps: int) -> bool:
@@ -101,7 +103,7 @@ class _Rollout:
         if not isinstance(obs, np.ndarray):
             raise RuntimeError("the environments were not reset before the rollout")
         with torch.no_grad():
-            actions = self._sample(obs).cpu().numpy()
+            actions = self._sample(obs).cpu().numpy().reshape(-1, *self._action_shape)
         clipped_actions = actions
         if self._bounds is not None:
             clipped_actions = np.clip(actions, *self._bounds)
@@ -120,13 +122,14 @@ class _Rollout:
         self._callback.update_locals(self._locals)
         if not self._callback.on_step():
             return False
+        algorithm._update_info_buffer(infos, dones)
         if dones.any():
-            algorithm._update_info_buffer(infos, dones)
             self._note_time_limits(step, dones, infos)
         buffer.observations[step] = obs.reshape(buffer.observations[step].shape)
         buffer.actions[step] = actions.reshape(buffer.actions[step].shape)
         buffer.rewards[step] = rewards
         buffer.episode_starts[step] = algorithm._last_episode_starts
+        buffer.pos = step + 1
         algorithm._last_obs = new_obs  # type: ignore[assignment]
         algorithm._last_episode_starts = dones
         return True
@@ -157,7 +160,7 @@ class _Rollout:
         log_probs = policy.get_distribution(observations).log_prob(actions)
         buffer.values[:] = values.reshape(shape).cpu().numpy()
         buffer.log_probs[:] = log_probs.reshape(shape).cpu().numpy()
-        buffer.pos, buffer.full = buffer.buffer_size, True
+        buffer.full = True
         if self._time_limits:
             self._bootstrap(policy)
         last_obs, dones = algorithm._last_obs, algorithm._last_episode_starts
@@ -165,7 +168,8 @@ class _Rollout:
             raise RuntimeError("the rollout took no step")
         last_values = policy.predict_values(_tensor(last_obs, policy))
         buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
-        self._locals.update(values=values, log_probs=log_probs)
+        n_steps = self._locals["n_rollout_steps"]
+        self._locals.update(n_steps=n_steps, values=values, log_probs=log_probs)
         self._callback.update_locals(self._locals)
 
     def _bootstrap(self, policy: ActorCriticPolicy) -> None:
@@ -174,6 +178,14 @@ class _Rollout:
         values = policy.predict_values(_tensor(np.stack(observations), policy)).flatten()
         gamma = self._algorithm.gamma
         self._buffer.rewards[list(steps), list(indices)] += gamma * values.cpu().numpy()
+
+
+def _acts_as_sb3(policy: ActorCriticPolicy) -> bool:
+    """Tell whether one batch of values and log-probabilities is what SB3's steps would give."""
+    return all(
+        getattr(type(policy), name) is getattr(ActorCriticPolicy, name)
+        for name in ("forward", "predict_values")
+    )
 
 
 def _tensor(array: np.ndarray[Any, Any], policy: ActorCriticPolicy) -> torch.Tensor:
