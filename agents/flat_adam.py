@@ -41,12 +41,16 @@ class FlatAdam:
 
     @staticmethod
     def can_take_over(optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> bool:
-        """Tell whether ``optimizer`` is plain Adam and has stepped ``parameters`` together."""
+        """Tell whether ``optimizer`` is plain Adam on ``parameters``, stepped together so far."""
         if type(optimizer) is not torch.optim.Adam or len(optimizer.param_groups) != 1:
             return False
         group = optimizer.param_groups[0]
-        plain = not (group["weight_decay"] or group["amsgrad"] or group["maximize"])
-        return plain and len({_n_steps(optimizer, parameter) for parameter in parameters}) == 1
+        if group["weight_decay"] or group["amsgrad"] or group["maximize"]:
+            return False
+        held = {id(parameter) for parameter in group["params"]}
+        if not held.issuperset(map(id, parameters)):
+            return False
+        return len({_n_steps(optimizer, parameter) for parameter in parameters}) == 1
 
     def step(self, gradient: torch.Tensor) -> None:
         """Move :attr:`flat` one step against ``gradient`` of shape ``(n,)``."""
