@@ -101,6 +101,7 @@ class RolloutNormalize(VecNormalize):
         """Return SB3's own wrapper with the same statistics and settings, for others to load."""
         plain = VecNormalize(
             self.venv,
+            training=self.training,
             norm_obs=self.norm_obs,
             norm_reward=self.norm_reward,
             clip_obs=self.clip_obs,
