@@ -89,7 +89,7 @@ class GaussianMLP(NamedTuple):
         :param inputs: features of the observations, shape ``(B, n_in)``.
         :param actions: shape ``(B, n_actions)``.
         """
-        log_std = parameters[0]
+        log_std = parameters[0].detach()
         split = 1 + 2 * len(self.actor.layers)
         weights = parameters[1:split]
         actor = MLPLinearization(weights[0::2], weights[1::2], self.actor.activation, inputs)
@@ -110,8 +110,11 @@ def find_gaussian_mlp(policy: ActorCriticPolicy) -> GaussianMLP | None:
     """Return the policy's networks if their gradients can be taken by hand, else None.
 
     Actor and critic must be common MLPs on the same parameterless features, the distribution a
-    diagonal Gaussian, and every parameter of the policy one of theirs.
+    diagonal Gaussian, and every parameter of the policy one of theirs. A policy that evaluates
+    actions in a way of its own is for autograd.
     """
+    if type(policy).evaluate_actions is not ActorCriticPolicy.evaluate_actions:
+        return None
     actor, critic = actor_mlp(policy), critic_mlp(policy)
     if actor is None or critic is None or type(policy.action_dist) is not DiagGaussianDistribution:
         return None
