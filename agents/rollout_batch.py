@@ -33,8 +33,10 @@ class RolloutBatch(NamedTuple):
 
 def whole_batch(buffer: RolloutBuffer, networks: GaussianMLP) -> RolloutBatch:
     """Return the whole rollout as SB3's buffer flattens it: environment by environment."""
+    # Whoever called the buffer's ``get`` before us has flattened its arrays in place.
+    flat = buffer.generator_ready
     observations, actions, *others = (
-        buffer.to_torch(buffer.swap_and_flatten(array), copy=False)
+        buffer.to_torch(array if flat else buffer.swap_and_flatten(array), copy=False)
         for array in (
             buffer.observations,
             buffer.actions.astype(np.float32, copy=False),
