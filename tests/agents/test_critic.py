@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import gymnasium as gym
@@ -132,6 +133,122 @@ def test_adam_is_the_plain_loop() -> None:
             losses.append(minibatch_loss.item())
     torch.testing.assert_close(flatten(parameters), flatten(twins), rtol=1e-5, atol=1e-7)
     assert reported == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def copies(**kwargs: object) -> tuple[ActorCriticPolicy, ActorCriticPolicy]:
+    """Return two policies with the same parameters."""
+    policy, twin = make(**kwargs)[0], make(**kwargs)[0]
+    twin.load_state_dict(policy.state_dict())
+    return policy, twin
+
+
+def value_parameters(policy: ActorCriticPolicy) -> list[nn.Parameter]:
+    return [*policy.mlp_extractor.value_net.parameters(), *policy.value_net.parameters()]
+
+
+def fit_both_ways(
+    policy: ActorCriticPolicy,
+    twin: ActorCriticPolicy,
+    observations: torch.Tensor,
+    returns: torch.Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> tuple[float, float]:
+    """Fit ``policy`` by hand and ``twin`` by torch's own loop, in the same random order."""
+
+    def no_hand(*_: object, **__: object) -> float:
+        raise AssertionError("torch's loop was asked for")
+
+    sizes = {"n_epochs": 5, "batch_size": 16}
+    torch.manual_seed(7)
+    by_hand = fit_adam(policy, value_parameters(policy), observations, returns, **sizes)
+    with monkeypatch.context() as patch:
+        patch.setattr(critic, "critic_mlp", lambda _policy: None)
+        patch.setattr(critic, "_fit_adam_by_hand", no_hand)
+        torch.manual_seed(7)
+        by_torch = fit_adam(twin, value_parameters(twin), observations, returns, **sizes)
+    return by_hand, by_torch
+
+
+def assert_same_state(policy: ActorCriticPolicy, twin: ActorCriticPolicy) -> None:
+    """Compare parameters and the optimiser's state; the policy's own parameters have none."""
+    torch.testing.assert_close(
+        flatten(policy.parameters()), flatten(twin.parameters()), rtol=1e-6, atol=1e-6
+    )
+    mine, expected = policy.optimizer.state_dict(), twin.optimizer.state_dict()
+    assert mine["param_groups"] == expected["param_groups"]
+    assert set(mine["state"]) == set(expected["state"])
+    assert len(expected["state"]) == len(value_parameters(twin))
+    for index, state in expected["state"].items():
+        assert set(mine["state"][index]) == set(state)
+        assert mine["state"][index]["step"] == state["step"]
+        for key, value in state.items():
+            torch.testing.assert_close(mine["state"][index][key], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU, nn.ELU, nn.SiLU])
+@pytest.mark.parametrize("layers", [[], [8], [8, 8]])
+def test_adam_is_the_same_by_hand_and_by_torch(
+    activation: type[nn.Module], layers: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, twin = copies(net_arch=layers, activation_fn=activation)
+    _, _, observations, returns = make()
+    start = flatten(p.detach() for p in value_parameters(policy))
+    for call in range(1, 4):
+        by_hand, by_torch = fit_both_ways(policy, twin, observations, returns, monkeypatch)
+        assert by_hand == pytest.approx(by_torch, rel=1e-5)
+        assert_same_state(policy, twin)
+        steps = {int(state["step"]) for state in policy.optimizer.state.values()}
+        assert steps == {call * 5 * 3}  # minibatches of 16, 16 and 8
+    assert not torch.equal(flatten(value_parameters(policy)), start)
+
+
+def test_adam_by_hand_and_by_torch_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, twin = copies()
+    _, _, observations, returns = make()
+    fit_both_ways(policy, twin, observations, returns, monkeypatch)
+    fit_both_ways(twin, policy, observations, returns, monkeypatch)
+    assert_same_state(policy, twin)
+
+
+def test_adam_goes_on_from_a_saved_optimiser(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, twin = copies()
+    _, _, observations, returns = make()
+    fit_both_ways(policy, twin, observations, returns, monkeypatch)
+    loaded, _ = copies()
+    loaded.load_state_dict(policy.state_dict())
+    loaded.optimizer.load_state_dict(copy.deepcopy(policy.optimizer.state_dict()))
+    fit_both_ways(loaded, twin, observations, returns, monkeypatch)
+    assert_same_state(loaded, twin)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_adam_passes_over_the_same_minibatches_both_ways(
+    bad: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, twin = copies()
+    _, _, observations, returns = make()
+    returns[3] = bad
+    by_hand, by_torch = fit_both_ways(policy, twin, observations, returns, monkeypatch)
+    assert not np.isfinite(by_hand)
+    assert not np.isfinite(by_torch)
+    assert_same_state(policy, twin)
+    # One minibatch in each of the five passes holds the bad one.
+    assert {int(state["step"]) for state in policy.optimizer.state.values()} == {5 * 2}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"optimizer_class": torch.optim.AdamW}, {"optimizer_kwargs": {"weight_decay": 0.1}}],
+    ids=str,
+)
+def test_other_optimisers_take_torchs_loop(
+    settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(critic, "_fit_adam_by_hand", lambda *_, **__: pytest.fail("by hand"))
+    policy, parameters, observations, returns = make(**settings)
+    before = loss(policy, observations, returns)
+    adam(policy, parameters, observations, returns)
+    assert loss(policy, observations, returns) < before
 
 
 def test_adam_obeys_the_optimisers_learning_rate() -> None:
