@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from agents.errors import ConfigError, NaturalZooError, UnknownName
 
-__all__ = ["COMMANDS", "execute", "main", "make_parser"]
+__all__ = ["COMMANDS", "execute", "main", "make_parser", "say"]
 
 COMMANDS = {
     "train": "train an agent and evaluate it",
@@ -113,6 +113,11 @@ def _unknown_argument(parser: argparse.ArgumentParser, argument: str) -> Unknown
     flags = [flag for flag in parser._option_string_actions if flag.startswith("--")]
     kind = "flag" if argument.startswith("-") else "argument"
     return UnknownName(kind, argument.split("=")[0], flags if kind == "flag" else ())
+
+
+def say(message: str) -> None:
+    """Print a line for the user; standard output is kept for the result."""
+    print(message, file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

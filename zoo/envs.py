@@ -45,11 +45,14 @@ def make_gym_env(
     :raises MissingDependency: the environment needs a package that is not installed.
     """
     check_env_id(env_id)
+    arguments = dict(env_kwargs or {})
+    if render_mode is not None:  # not every environment takes the argument
+        arguments["render_mode"] = render_mode
     with warnings.catch_warnings():
         # v4 tasks are a supported choice: no advice to upgrade
         warnings.filterwarnings("ignore", r".*You should consider upgrading", DeprecationWarning)
         try:
-            return gymnasium.make(env_id, render_mode=render_mode, **dict(env_kwargs or {}))
+            return gymnasium.make(env_id, **arguments)
         except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
             raise MissingDependency(
                 f"{env_id} needs a package that is not installed: {_first_line(error)}"
