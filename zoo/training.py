@@ -3,41 +3,32 @@
 from __future__ import annotations
 
 import inspect
-import os
 import pickle  # only to write what RL Zoo reads
-import signal
-import threading
-import time
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
-from stable_baselines3.common.monitor import ResultsWriter
 from stable_baselines3.common.vec_env import (
-    SubprocVecEnv,
     VecEnv,
-    VecMonitor,
-    VecNormalize,
     unwrap_vec_normalize,
 )
 
-from agents.errors import ConfigError, EnvironmentFault, NaturalZooError, RunFolderError
+from agents.errors import EnvironmentFault, NaturalZooError, RunFolderError
 from agents.registry import algorithm_class
 from agents.rollout_normalize import RolloutNormalize
 from zoo.agent_file import load_agent_file
 from zoo.atomic import write_bytes
 from zoo.callbacks import BetweenRollouts, ProgressBar, StopSignal
 from zoo.config import RunConfig
-from zoo.envs import make_vec_env
 from zoo.logs import TrackingOptions, make_logger
 from zoo.runs import RunFolder
 from zoo.segments import Resumption, TrainingState, set_statistics
+from zoo.training_env import make_training_env
 
 __all__ = ["Interrupted", "Training", "build_model", "find_resumption", "prepare", "train"]
 
@@ -179,7 +170,7 @@ def prepare(
     """
     torch.set_num_threads(config.n_threads)
     with ExitStack() as stack:
-        env = _make_training_env(config, run, resumption, stack)
+        env = make_training_env(config, run, resumption, stack)
         model = build_model(config, env)
         if resumption is not None:
             _set_parameters(model, config, resumption)
@@ -224,90 +215,6 @@ def build_model(config: RunConfig, env: VecEnv) -> BaseAlgorithm:
             device=config.device,
             **config.agent_kwargs(),
         )
-
-
-def _make_training_env(
-    config: RunConfig, run: RunFolder, resumption: Resumption | None, stack: ExitStack
-) -> VecEnv:
-    """Return the environments, which ``stack`` closes.
-
-    Ctrl-C reaches every process of a terminal: those of the environments leave it to this one.
-    """
-    with _interrupts_ignored() if config.vec_env == "subproc" else nullcontext():
-        env = make_vec_env(
-            config.env_id,
-            config.n_envs,
-            config.seed,
-            config.vec_env,
-            config.env_kwargs,
-            config.env_threads or 0,
-        )
-    stack.callback(_close, env)
-    env = _monitored(env, config, run, resumption, stack)
-    if config.normalize is None:
-        return env
-    n_steps = config.agent.get("n_steps")
-    try:
-        if n_steps is not None and isinstance(env.observation_space, spaces.Box):
-            return RolloutNormalize(env, n_steps, **config.normalize)
-        return VecNormalize(env, **config.normalize)
-    except ValueError as error:
-        raise ConfigError(
-            f"{config.env_id} has {type(env.observation_space).__name__} observations, which "
-            "cannot be normalised; pass --hyperparams normalize=false."
-        ) from error
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-def _close(env: VecEnv) -> None:
-    """Close the environments; processes that no longer answer are ended."""
-    try:
-        env.close()
-    except (EOFError, OSError):
-        unwrapped = env.unwrapped
-        if not isinstance(unwrapped, SubprocVecEnv):
-            raise
-        for process, remote in zip(unwrapped.processes, unwrapped.remotes, strict=True):
-            process.terminate()
-            process.join()
-            remote.close()
-        unwrapped.closed = True
-
-
-def _monitored(
-    env: VecEnv,
-    config: RunConfig,
-    run: RunFolder,
-    resumption: Resumption | None,
-    stack: ExitStack,
-) -> VecEnv:
-    """Write every training episode to the monitor file, appending to it on a resume."""
-    monitor = VecMonitor(env)
-    elapsed = resumption.state.elapsed_seconds if resumption else 0.0
-    monitor.t_start = time.time() - elapsed
-    goes_on = resumption is not None and run.monitor.is_file()
-    if resumption is not None and goes_on:
-        with run.monitor.open("r+b") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.truncate(min(size, resumption.state.monitor_bytes))
-    monitor.results_writer = ResultsWriter(
-        str(run.monitor),
-        header={"t_start": monitor.t_start, "env_id": config.env_id},
-        override_existing=not goes_on,
-    )
-    stack.callback(monitor.results_writer.close)
-    return monitor
 
 
 def _save_for_rl_zoo(run: RunFolder, model: BaseAlgorithm) -> None:

@@ -1,0 +1,112 @@
+"""The environments that an agent is trained on: monitored, normalised and closed for sure."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+
+from gymnasium import spaces
+from stable_baselines3.common.monitor import ResultsWriter
+from stable_baselines3.common.vec_env import (
+    SubprocVecEnv,
+    VecEnv,
+    VecMonitor,
+    VecNormalize,
+)
+
+from agents.errors import ConfigError
+from agents.rollout_normalize import RolloutNormalize
+from zoo.config import RunConfig
+from zoo.envs import make_vec_env
+from zoo.runs import RunFolder
+from zoo.segments import Resumption
+
+__all__ = ["make_training_env"]
+
+
+def make_training_env(
+    config: RunConfig, run: RunFolder, resumption: Resumption | None, stack: ExitStack
+) -> VecEnv:
+    """Return the environments, which ``stack`` closes.
+
+    Ctrl-C reaches every process of a terminal: those of the environments leave it to this one.
+    """
+    with _interrupts_ignored() if config.vec_env == "subproc" else nullcontext():
+        env = make_vec_env(
+            config.env_id,
+            config.n_envs,
+            config.seed,
+            config.vec_env,
+            config.env_kwargs,
+            config.env_threads or 0,
+        )
+    stack.callback(_close, env)
+    env = _monitored(env, config, run, resumption, stack)
+    if config.normalize is None:
+        return env
+    n_steps = config.agent.get("n_steps")
+    try:
+        if n_steps is not None and isinstance(env.observation_space, spaces.Box):
+            return RolloutNormalize(env, n_steps, **config.normalize)
+        return VecNormalize(env, **config.normalize)
+    except ValueError as error:
+        raise ConfigError(
+            f"{config.env_id} has {type(env.observation_space).__name__} observations, which "
+            "cannot be normalised; pass --hyperparams normalize=false."
+        ) from error
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _close(env: VecEnv) -> None:
+    """Close the environments; processes that no longer answer are ended."""
+    try:
+        env.close()
+    except (EOFError, OSError):
+        unwrapped = env.unwrapped
+        if not isinstance(unwrapped, SubprocVecEnv):
+            raise
+        for process, remote in zip(unwrapped.processes, unwrapped.remotes, strict=True):
+            process.terminate()
+            process.join()
+            remote.close()
+        unwrapped.closed = True
+
+
+def _monitored(
+    env: VecEnv,
+    config: RunConfig,
+    run: RunFolder,
+    resumption: Resumption | None,
+    stack: ExitStack,
+) -> VecEnv:
+    """Write every training episode to the monitor file, appending to it on a resume."""
+    monitor = VecMonitor(env)
+    elapsed = resumption.state.elapsed_seconds if resumption else 0.0
+    monitor.t_start = time.time() - elapsed
+    goes_on = resumption is not None and run.monitor.is_file()
+    if resumption is not None and goes_on:
+        with run.monitor.open("r+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.truncate(min(size, resumption.state.monitor_bytes))
+    monitor.results_writer = ResultsWriter(
+        str(run.monitor),
+        header={"t_start": monitor.t_start, "env_id": config.env_id},
+        override_existing=not goes_on,
+    )
+    stack.callback(monitor.results_writer.close)
+    return monitor
