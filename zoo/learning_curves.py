@@ -79,12 +79,15 @@ class Episodes:
 
     :param returns: sum of rewards of each episode, shape ``(n_episodes,)``.
     :param lengths: steps of each episode, shape ``(n_episodes,)``.
+    :param steps: steps of training, over all environments, when each episode ended; the sum of the
+        lengths so far where the monitor file does not say it, which leaves out unfinished episodes.
     :param minutes: wall-clock time at the end of each episode since training began; the pause
         before a resumed session is not counted.
     """
 
     returns: Floats
     lengths: Floats
+    steps: Floats
     minutes: Floats
 
 
@@ -206,7 +209,8 @@ def _read_config(folder: Path) -> dict[str, object]:
 @dataclass
 class _MonitorFile:
     start: float
-    rows: list[tuple[float, float, float]]
+    rows: list[tuple[float, float, float, float]]
+    """Return, length, seconds and timesteps (NaN if the file has no such column)."""
 
 
 def read_episodes(folder: Path) -> Episodes:
@@ -229,9 +233,10 @@ def read_episodes(folder: Path) -> Episodes:
             f"No finished episode yet in '{folder}'. Wait for the first one, or train again."
         )
     origin = min(file.start for file in files)
-    rows = [(r, n, t + file.start - origin) for file in files for r, n, t in file.rows]
-    table = np.array(sorted(rows, key=lambda row: row[2]), dtype=np.float64)
-    return Episodes(returns=table[:, 0], lengths=table[:, 1], minutes=table[:, 2] / 60.0)
+    rows = [(r, n, t + file.start - origin, k) for file in files for r, n, t, k in file.rows]
+    returns, lengths, seconds, timesteps = np.array(sorted(rows, key=lambda row: row[2])).T
+    steps = timesteps if np.isfinite(timesteps).all() else np.cumsum(lengths)
+    return Episodes(returns=returns, lengths=lengths, steps=steps, minutes=seconds / 60.0)
 
 
 def _read_monitor(path: Path) -> _MonitorFile:
@@ -252,11 +257,11 @@ def _read_monitor(path: Path) -> _MonitorFile:
         elif (row := _parse_row(fields, columns)) is None:
             unreadable += 1
         else:
-            episode_return, length, seconds = row
+            episode_return, length, seconds, timesteps = row
             if session + seconds < elapsed:  # the clock went back: a resumed session
                 session = elapsed
             elapsed = session + seconds
-            file.rows.append((episode_return, length, elapsed))
+            file.rows.append((episode_return, length, elapsed, timesteps))
     if unreadable:
         logger.warning("%s: left out %d unreadable line(s)", path, unreadable)
     return file
@@ -278,15 +283,16 @@ def _check_columns(fields: list[str], path: Path) -> list[str]:
     return fields
 
 
-def _parse_row(fields: list[str], columns: list[str]) -> tuple[float, float, float] | None:
+def _parse_row(fields: list[str], columns: list[str]) -> tuple[float, float, float, float] | None:
     if len(fields) != len(columns):
         return None
     cells = dict(zip(columns, fields, strict=True))
     try:
         row = float(cells["r"]), float(cells["l"]), float(cells["t"])
+        timesteps = float(cells.get("timesteps", "nan"))
     except ValueError:
         return None
-    return row if np.isfinite(row).all() and row[1] > 0 else None
+    return (*row, timesteps) if np.isfinite(row).all() and row[1] > 0 else None
 
 
 # ---------------------------------------------------------------- curves
@@ -337,7 +343,7 @@ def evaluation_curve(run: Run, x_axis: XAxis) -> Curve:
     if x_axis == "steps":
         return Curve(steps, means)
     episodes = read_episodes(run.folder)
-    known_steps = np.concatenate([[0.0], np.cumsum(episodes.lengths)])
+    known_steps = np.concatenate([[0.0], episodes.steps])
     known_x = np.concatenate([[0.0], _episode_axis(episodes, x_axis)])
     x = np.interp(steps, known_steps, known_x)
     x += np.maximum(steps - known_steps[-1], 0.0) * known_x[-1] / known_steps[-1]
@@ -346,7 +352,7 @@ def evaluation_curve(run: Run, x_axis: XAxis) -> Curve:
 
 def _episode_axis(episodes: Episodes, x_axis: XAxis) -> Floats:
     if x_axis == "steps":
-        return np.cumsum(episodes.lengths)
+        return episodes.steps
     if x_axis == "time":
         return episodes.minutes
     return np.arange(1, len(episodes.lengths) + 1, dtype=np.float64)

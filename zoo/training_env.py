@@ -14,9 +14,11 @@ from stable_baselines3.common.monitor import ResultsWriter
 from stable_baselines3.common.vec_env import (
     SubprocVecEnv,
     VecEnv,
+    VecEnvWrapper,
     VecMonitor,
     VecNormalize,
 )
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from agents.errors import ConfigError
 from agents.rollout_normalize import RolloutNormalize
@@ -26,6 +28,31 @@ from zoo.runs import RunFolder
 from zoo.segments import Resumption
 
 __all__ = ["make_training_env"]
+
+
+_TIMESTEPS = "timesteps"
+
+
+class _TimestepCounter(VecEnvWrapper):
+    """Tells after how many steps of training an episode ended.
+
+    The lengths of the finished episodes do not add up to that: at a checkpoint, and when training
+    ends, episodes under way are left uncounted.
+    """
+
+    def __init__(self, venv: VecEnv, n_timesteps: int) -> None:
+        super().__init__(venv)
+        self._n_timesteps = n_timesteps
+
+    def reset(self) -> VecEnvObs:
+        return self.venv.reset()
+
+    def step_wait(self) -> VecEnvStepReturn:
+        obs, rewards, dones, infos = self.venv.step_wait()
+        self._n_timesteps += self.num_envs
+        for index in dones.nonzero()[0]:
+            infos[index][_TIMESTEPS] = self._n_timesteps
+        return obs, rewards, dones, infos
 
 
 def make_training_env(
@@ -95,7 +122,8 @@ def _monitored(
     stack: ExitStack,
 ) -> VecEnv:
     """Write every training episode to the monitor file, appending to it on a resume."""
-    monitor = VecMonitor(env)
+    reached = resumption.state.num_timesteps if resumption else 0
+    monitor = VecMonitor(_TimestepCounter(env, reached), info_keywords=(_TIMESTEPS,))
     elapsed = resumption.state.elapsed_seconds if resumption else 0.0
     monitor.t_start = time.time() - elapsed
     goes_on = resumption is not None and run.monitor.is_file()
@@ -106,6 +134,7 @@ def _monitored(
     monitor.results_writer = ResultsWriter(
         str(run.monitor),
         header={"t_start": monitor.t_start, "env_id": config.env_id},
+        extra_keys=(_TIMESTEPS,),
         override_existing=not goes_on,
     )
     stack.callback(monitor.results_writer.close)

@@ -102,6 +102,13 @@ def test_episodes_stand_at_cumulative_steps(tmp_path):
     np.testing.assert_array_equal(training_curve(run, "episodes", 2).x, [1, 2, 3])
 
 
+def test_recorded_timesteps_count_what_unfinished_episodes_took(tmp_path):
+    header = HEADER.replace("r,l,t", "r,l,t,timesteps")
+    folder = make_run(tmp_path, header + "1,10,1,16\n2,20,2,48\n3,5,3,160\n")
+    assert read_episodes(folder).steps.tolist() == [16.0, 48.0, 160.0]
+    assert read_episodes(folder).lengths.tolist() == [10.0, 20.0, 5.0]
+
+
 @pytest.mark.parametrize("tail", ["12.3,1", "12.3,100,99.", "\0\0\0", "#{", "9"])
 def test_a_half_written_last_line_is_left_out(tmp_path, caplog, tail):
     episodes = read_episodes(make_run(tmp_path, HEADER + "1.0,10,60.0\n" + tail))
