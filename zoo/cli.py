@@ -30,11 +30,18 @@ COMMANDS = {
 }
 
 
+class _UsageError(ConfigError):
+    """Something that a command cannot do without was not given."""
+
+
 class _Parser(argparse.ArgumentParser):
     """Raises a known error where argparse would print its usage over many lines."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}. `{self.prog} --help` explains every option.")
+        # Nothing was given where argparse says so; all else is a wrong value, as a wrong name is.
+        missing = message.startswith("the following arguments are required")
+        kind = _UsageError if missing else ConfigError
+        raise kind(f"{message}. `{self.prog} --help` explains every option.")
 
 
 def make_parser(command: str, description: str, epilog: str) -> argparse.ArgumentParser:
@@ -78,7 +85,7 @@ def execute(
         if "--debug" in arguments:
             raise
         print(f"error: {_one_line(error)}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, _UsageError) else 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
