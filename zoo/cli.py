@@ -1,7 +1,7 @@
 """What every command shares: one parser style, one-line errors and exit codes.
 
 Exit codes: 0 done, 1 a known error in one line on standard error (a mistyped command line is
-one), 2 usage, 130 interrupted by Ctrl-C or SIGTERM.
+one), 2 usage (a required argument is missing), 130 interrupted by Ctrl-C or SIGTERM.
 ``natural-zoo COMMAND …`` is the same as ``python -m zoo.COMMAND …``.
 """
 

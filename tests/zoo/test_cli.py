@@ -112,3 +112,11 @@ def test_unknown_command(capsys):
     assert capsys.readouterr().err.startswith(
         "error: Unknown command 'trian'. Did you mean 'train'?"
     )
+
+
+def test_a_missing_argument_is_a_matter_of_usage(capsys):
+    assert main(["evaluate"]) == 2
+    assert capsys.readouterr().err == (
+        "error: the following arguments are required: AGENT. "
+        "`python -m zoo.evaluate --help` explains every option.\n"
+    )
