@@ -152,25 +152,50 @@ def make_wheel(folder: Path) -> Path:
     return wheel
 
 
-def test_an_installed_third_party_package_is_found(tmp_path: Path) -> None:
+@pytest.fixture
+def plugin_site(tmp_path: Path) -> Path:
+    """Install a third party's package with pip and return the folder that holds it."""
     site = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
     pip += ["--no-build-isolation", "--disable-pip-version-check", "--target", str(site)]
     subprocess.run([*pip, str(make_wheel(tmp_path))], check=True, capture_output=True)
+    return site
+
+
+def run_python(site: Path, folder: Path, *arguments: str) -> str:
+    """Run Python in ``folder`` with the plug-in installed and return its standard output."""
+    result = subprocess.run(
+        [sys.executable, *arguments],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])},
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return result.stdout
+
+
+def test_an_installed_third_party_package_has_the_whole_command_line(
+    plugin_site: Path, tmp_path: Path
+) -> None:
+    settings = ["--untuned", "-n", "256", "--seed", "0", "-P", "--eval-freq", "0"]
+    settings += ["--hyperparams", "n_steps=64", "line_search_shrink=0.5"]
+    train = ["-m", "zoo.train", "--algo", "my_algo", "--env", "CartPole-v1", *settings]
+    line = run_python(plugin_site, tmp_path, *train).splitlines()[-1]
+    assert line.startswith("my_algo CartPole-v1 seed 0: return ")
+    run = str(Path("logs", "my_algo", "CartPole-v1_1"))
+    evaluated = run_python(plugin_site, tmp_path, "-m", "zoo.evaluate", run, "-P")
+    # The same agent, the same episodes: the same score.
+    assert line.split("return ")[1].split(" over")[0] in evaluated
+
+
+def test_an_installed_third_party_package_is_found(plugin_site: Path, tmp_path: Path) -> None:
     script = textwrap.dedent("""
         from agents.registry import algorithm_class, algorithm_names
         algorithm = algorithm_class("my_algo")
         print(algorithm.__name__, algorithm.__mro__[1].__name__, algorithm.origin)
         print(*algorithm_names())
     """)
-    result = subprocess.run(
-        [sys.executable, "-c", script],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])},
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    first, second = result.stdout.splitlines()
-    assert first == f"MyAlgo TRPO {site / 'third_party.py'}"
+    first, second = run_python(plugin_site, tmp_path, "-c", script).splitlines()
+    assert first == f"MyAlgo TRPO {plugin_site / 'third_party.py'}"
     assert second.split() == sorted([*algorithm_names(), "my_algo"])
