@@ -8,6 +8,7 @@ import importlib.resources
 import inspect
 import json
 import multiprocessing
+import os
 import warnings
 from collections.abc import Mapping
 from typing import Any, cast
@@ -29,7 +30,7 @@ __all__ = [
     "parity_note",
 ]
 
-BACKENDS = ("auto", "dummy", "subproc", "envpool")
+BACKENDS = ("auto", "dummy", "subproc", "envpool", "mujoco")
 
 
 def make_gym_env(
@@ -97,9 +98,10 @@ def make_vec_env(
     :param n_envs: how many.
     :param seed: environment ``i`` gets ``seed + i`` at the first reset; None draws one.
     :param backend: ``"dummy"`` steps one after the other, ``"subproc"`` one process each,
-        ``"envpool"`` in C++ threads; see :func:`choose_backend` for ``"auto"``.
+        ``"envpool"`` in C++ threads, ``"mujoco"`` Gymnasium's own MuJoCo tasks together; see
+        :func:`choose_backend` for ``"auto"``.
     :param env_kwargs: arguments of each environment.
-    :param n_threads: threads of EnvPool; 0 takes one per processor core.
+    :param n_threads: threads of ``"envpool"`` and ``"mujoco"``; 0 takes one per processor core.
     """
     check_env_id(env_id)
     if n_envs < 1:
@@ -110,11 +112,22 @@ def make_vec_env(
         from zoo.envpool_vec_env import EnvPoolVecEnv
 
         venv: VecEnv = EnvPoolVecEnv(env_id, n_envs, seed, env_kwargs, n_threads)
+    elif name == "mujoco":
+        from zoo.mujoco_vec_env import MujocoVecEnv
+
+        venv = MujocoVecEnv(env_id, n_envs, env_kwargs, n_threads or available_cores())
+        venv.seed(seed)
     else:
         venv = _make_gym_vec_env(name, env_id, n_envs, env_kwargs)
         venv.seed(seed)
     venv.action_space.seed(seed)
     return FiniteCheck(venv, env_id)
+
+
+def available_cores() -> int:
+    """Return how many processor cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def _make_gym_vec_env(

@@ -90,7 +90,7 @@ def _add_machine_options(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--n-envs", type=int, metavar="N", help="parallel environments")
     how.add_argument("--num-threads", type=int, metavar="N", help="threads of torch (default 1)")
     how.add_argument(
-        "--env-threads", type=int, metavar="N", help="threads of EnvPool (default: one per core)"
+        "--env-threads", type=int, metavar="N", help="threads of environments (default: all cores)"
     )
     how.add_argument("--device", metavar="NAME", help="auto, cpu or cuda (default auto)")
     how.add_argument(

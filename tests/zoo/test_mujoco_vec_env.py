@@ -1,0 +1,122 @@
+"""Stepping together must give the numbers of stepping one by one, bit for bit."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from agents.errors import ConfigError
+from zoo.agent_file import load_agent_file
+from zoo.env_ids import MUJOCO_TASKS
+from zoo.envs import make_gym_env
+from zoo.mujoco_vec_env import MujocoVecEnv
+from zoo.train import main
+
+IDS = [f"{task}-v{v}" for task in MUJOCO_TASKS for v in (4, 5) if (task, v) != ("Pusher", 4)]
+N_ENVS = 3
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("env_id", IDS)
+def test_it_equals_gymnasium_bit_for_bit(env_id, num_threads):
+    """Long enough for the episodes of Hopper and Walker2d to end several times."""
+    together = MujocoVecEnv(env_id, N_ENVS, num_threads=num_threads)
+    one_by_one = DummyVecEnv([functools.partial(make_gym_env, env_id)] * N_ENVS)
+    for env in (together, one_by_one):
+        env.seed(5)
+    np.testing.assert_array_equal(together.reset(), one_by_one.reset())
+    rng = np.random.default_rng(0)
+    space = together.action_space
+    n_ends = 0
+    for _ in range(120):
+        actions = rng.uniform(space.low, space.high, (N_ENVS, *space.shape)).astype(np.float32)
+        mine, theirs = together.step(actions), one_by_one.step(actions)
+        for ours, reference in zip(mine[:3], theirs[:3], strict=True):
+            np.testing.assert_array_equal(ours, reference)
+            assert ours.dtype == reference.dtype
+        for info, reference in zip(mine[3], theirs[3], strict=True):
+            assert info["TimeLimit.truncated"] == reference["TimeLimit.truncated"]
+            if "terminal_observation" in reference:
+                n_ends += 1
+                np.testing.assert_array_equal(
+                    info["terminal_observation"], reference["terminal_observation"]
+                )
+            assert ("terminal_observation" in info) == ("terminal_observation" in reference)
+    assert n_ends > 0 or env_id.split("-")[0] in (
+        *("Ant", "HalfCheetah", "HumanoidStandup", "Swimmer"),
+    )
+    together.close()
+    one_by_one.close()
+
+
+@pytest.mark.parametrize(
+    ("env_id", "env_kwargs"),
+    [
+        ("Walker2d-v4", {"terminate_when_unhealthy": False}),
+        ("Walker2d-v5", {"terminate_when_unhealthy": False, "healthy_reward": 2.0}),
+        ("Hopper-v4", {"exclude_current_positions_from_observation": False}),
+        ("HalfCheetah-v5", {"ctrl_cost_weight": 0.5, "forward_reward_weight": 2.0}),
+    ],
+)
+def test_arguments_count(env_id, env_kwargs):
+    together = MujocoVecEnv(env_id, 2, env_kwargs)
+    one_by_one = DummyVecEnv([functools.partial(make_gym_env, env_id, env_kwargs)] * 2)
+    for env in (together, one_by_one):
+        env.seed(1)
+        env.reset()
+    actions = np.full((2, *together.action_space.shape), 0.7, dtype=np.float32)
+    for _ in range(60):
+        mine, theirs = together.step(actions), one_by_one.step(actions)
+        for ours, reference in zip(mine[:3], theirs[:3], strict=True):
+            np.testing.assert_array_equal(ours, reference)
+    together.close()
+    one_by_one.close()
+
+
+def test_a_time_limit_is_told_from_an_end():
+    env = MujocoVecEnv("Reacher-v4", 2)
+    env.seed(0)
+    env.reset()
+    actions = np.zeros((2, 2), dtype=np.float32)
+    for _ in range(49):
+        assert not env.step(actions)[2].any()
+    _, _, dones, infos = env.step(actions)
+    assert dones.all()
+    assert [info["TimeLimit.truncated"] for info in infos] == [True, True]
+    assert not env.step(actions)[2].any()
+    env.close()
+
+
+def test_other_environments_are_refused():
+    with pytest.raises(ConfigError, match=r"^CartPole-v1 is not one of Gymnasium's MuJoCo tasks"):
+        MujocoVecEnv("CartPole-v1", 1)
+
+
+def test_attributes_and_methods_reach_gymnasium():
+    env = MujocoVecEnv("Hopper-v4", 2)
+    assert env.get_attr("frame_skip") == [4, 4]
+    assert env.get_attr("render_mode") == [None, None]
+    env.reset()
+    assert [state.shape for state in env.env_method("state_vector")] == [(12,), (12,)]
+    with pytest.raises(AttributeError, match="cannot be set"):
+        env.set_attr("frame_skip", 5)
+    assert env.env_is_wrapped(object) == [False, False]
+    env.close()
+
+
+def test_it_trains_as_gymnasium_one_by_one_does(tmp_path):
+    """The same seed gives the same run, whichever way the same environments are stepped."""
+    settings = ["--algo", "npg", "--env", "Hopper-v4", "--seed", "2", "-n", "2048", "-P"]
+    settings += ["--hyperparams", "n_steps=32", "--eval-freq", "0"]
+    weights = []
+    for backend in ("mujoco", "dummy"):
+        folder = tmp_path / backend
+        assert main([*settings, "--vec-env", backend, "-f", str(folder)]) == 0
+        run = folder / "npg" / "Hopper-v4_1"
+        weights.append(load_agent_file(run / "Hopper-v4.zip").parameters["policy"])
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
