@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import torch
 
@@ -11,3 +13,8 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _fixed_seed() -> None:
     torch.manual_seed(0)
+
+
+# A process started in the background of a shell inherits an ignored Ctrl-C, and so would every
+# process that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
