@@ -26,23 +26,13 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
 import agents
+from benchmarks.training_rate import PEER_TRPO as SHARED
 from zoo.atomic import atomic_write, write_text
 from zoo.envs import make_vec_env
 from zoo.versions import installed_versions
 
 RESULTS = Path(__file__).parent / "results" / "learning_parity.json"
 N_ENVS = 2
-# RL Zoo's hyperparams/trpo.yml, mujoco-defaults.
-SHARED = {
-    "n_steps": 1024,
-    "batch_size": 128,
-    "gamma": 0.99,
-    "gae_lambda": 0.95,
-    "learning_rate": 1e-3,
-    "target_kl": 0.01,
-    "cg_damping": 0.1,
-    "n_critic_updates": 20,
-}
 PEER = {"cg_max_steps": 25}
 OURS = {"cg_max_iters": 25, "line_search_max_backtracks": 9, "line_search_accept_ratio": 0.0}
 N_ACTIONS = 6
