@@ -7,6 +7,7 @@
     │   └── UnknownName           a name that is not registered (algorithm, environment, key)
     ├── EnvironmentFault          an environment that breaks its contract (NaN, wrong shape)
     ├── RunFolderError            a run folder that cannot be written, read or resumed
+    ├── BundleError               a bundle that is damaged, unsafe or not one of ours
     ├── MissingDependency         an optional package or system library that is not installed
     └── DisplayError              nothing to draw on
 
@@ -20,6 +21,7 @@ import difflib
 from collections.abc import Iterable
 
 __all__ = [
+    "BundleError",
     "ConfigError",
     "DisplayError",
     "EnvironmentFault",
@@ -68,6 +70,10 @@ class EnvironmentFault(NaturalZooError):
 
 class RunFolderError(NaturalZooError):
     """A run folder that cannot be written, read or resumed."""
+
+
+class BundleError(NaturalZooError):
+    """A bundle that is damaged, unsafe or not one of ours; nothing in it has been run."""
 
 
 class MissingDependency(NaturalZooError):
