@@ -14,8 +14,15 @@ from agents.functional.fisher import (
     gauss_newton_vector_product,
     write_flat,
 )
+from agents.functional.gradient_td import GTDState, GTDWeights, gtd_step, gtd_weights
 from agents.functional.line_search import LineSearchResult, backtracking_line_search
 from agents.functional.mlp import MLPLinearization
+from agents.functional.off_policy import (
+    effective_sample_size,
+    emphatic_weights,
+    importance_ratios,
+    off_policy_advantages,
+)
 from agents.functional.output_metric import (
     bernoulli_metric,
     categorical_metric,
@@ -24,6 +31,8 @@ from agents.functional.output_metric import (
 
 __all__ = [
     "CGResult",
+    "GTDState",
+    "GTDWeights",
     "LineSearchResult",
     "MLPLinearization",
     "NotPositiveDefinite",
@@ -33,11 +42,17 @@ __all__ = [
     "conjugate_gradient",
     "dependent_parameters",
     "discounted_returns",
+    "effective_sample_size",
+    "emphatic_weights",
     "fisher_vector_product",
     "flatten",
     "gauss_newton_vector_product",
     "gaussian_mean_metric",
     "generalized_advantages",
+    "gtd_step",
+    "gtd_weights",
+    "importance_ratios",
     "mean_kl",
+    "off_policy_advantages",
     "write_flat",
 ]

@@ -26,6 +26,8 @@ def test_public_names() -> None:
 def test_public_names_of_the_maths() -> None:
     assert agents.functional.__all__ == [
         "CGResult",
+        "GTDState",
+        "GTDWeights",
         "LineSearchResult",
         "MLPLinearization",
         "NotPositiveDefinite",
@@ -35,12 +37,18 @@ def test_public_names_of_the_maths() -> None:
         "conjugate_gradient",
         "dependent_parameters",
         "discounted_returns",
+        "effective_sample_size",
+        "emphatic_weights",
         "fisher_vector_product",
         "flatten",
         "gauss_newton_vector_product",
         "gaussian_mean_metric",
         "generalized_advantages",
+        "gtd_step",
+        "gtd_weights",
+        "importance_ratios",
         "mean_kl",
+        "off_policy_advantages",
         "write_flat",
     ]
     assert all(callable(getattr(agents.functional, name)) for name in agents.functional.__all__)
@@ -74,7 +82,13 @@ MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for path in (ROOT / "agents").rglob("*.py")
 )
-WITH_EXAMPLES = {"agents", "agents.functional.conjugate_gradient", "agents.npg", "agents.trpo"}
+WITH_EXAMPLES = {
+    "agents",
+    "agents.functional.conjugate_gradient",
+    "agents.functional.off_policy",
+    "agents.npg",
+    "agents.trpo",
+}
 
 
 @pytest.mark.parametrize("name", MODULES)
