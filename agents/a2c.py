@@ -5,19 +5,17 @@ from __future__ import annotations
 import stable_baselines3
 import torch
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import explained_variance
-from stable_baselines3.common.vec_env import VecEnv
 
 from agents.functional.fisher import write_flat
 from agents.gaussian_mlp import GaussianMLP, find_gaussian_mlp
 from agents.rollout_batch import RolloutBatch, whole_batch
-from agents.rollouts import collect_rollouts
+from agents.rollouts import FastRollouts
 
 __all__ = ["A2C"]
 
 
-class A2C(stable_baselines3.A2C):
+class A2C(FastRollouts, stable_baselines3.A2C):
     """Stable-Baselines3's A2C, faster on the common Gaussian MLP.
 
     Parameters, losses, logged values and saved files are those of ``stable_baselines3.A2C``; the
@@ -25,16 +23,6 @@ class A2C(stable_baselines3.A2C):
 
     Ref: Mnih et al. 2016, arXiv:1602.01783 (its synchronous form).
     """
-
-    def collect_rollouts(
-        self,
-        env: VecEnv,
-        callback: BaseCallback,
-        rollout_buffer: RolloutBuffer,
-        n_rollout_steps: int,
-    ) -> bool:
-        """Collect experience with :func:`agents.rollouts.collect_rollouts`."""
-        return collect_rollouts(self, env, callback, rollout_buffer, n_rollout_steps)
 
     def train(self) -> None:
         """Update policy and critic with the rollout that was just collected."""

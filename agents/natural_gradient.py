@@ -4,41 +4,23 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
-from gymnasium import spaces
-from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.policies import (
-    ActorCriticCnnPolicy,
-    ActorCriticPolicy,
-    BasePolicy,
-    MultiInputActorCriticPolicy,
-)
-from stable_baselines3.common.type_aliases import (
-    GymEnv,
-    MaybeCallback,
-    PyTorchObs,
-    RolloutBufferSamples,
-    Schedule,
-)
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
 from stable_baselines3.common.utils import FloatSchedule, explained_variance
-from stable_baselines3.common.vec_env import VecEnv
 
 from agents.critic import critic_parameters, fit_adam, fit_gauss_newton
 from agents.errors import ConfigError, UnknownName
 from agents.functional.conjugate_gradient import CGResult, NotPositiveDefinite, conjugate_gradient
 from agents.functional.fisher import write_flat
-from agents.rollouts import collect_rollouts
+from agents.on_policy import OnPolicyAgent
 from agents.surrogate import Surrogate
 
 __all__ = ["CRITICS", "NaturalGradientAlgorithm", "NaturalStep", "PolicyUpdate", "SkippedUpdate"]
 
 CRITICS = ("adam", "gauss_newton")
-
-_Self = TypeVar("_Self", bound="NaturalGradientAlgorithm")
 
 
 class SkippedUpdate(Exception):
@@ -81,7 +63,7 @@ class PolicyUpdate(NamedTuple):
     accepted: bool
 
 
-class NaturalGradientAlgorithm(OnPolicyAlgorithm):
+class NaturalGradientAlgorithm(OnPolicyAgent):
     """Collect a batch, step along the natural gradient of the surrogate, fit the critic.
 
     ``d = (F + cg_damping · I)⁻¹ g`` by conjugate gradient, where ``g`` is the gradient of
@@ -123,28 +105,12 @@ class NaturalGradientAlgorithm(OnPolicyAlgorithm):
     :raises ConfigError: a parameter is out of its range.
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "MlpPolicy": ActorCriticPolicy,
-        "CnnPolicy": ActorCriticCnnPolicy,
-        "MultiInputPolicy": MultiInputActorCriticPolicy,
-    }
-    supported_action_spaces = (
-        spaces.Box,
-        spaces.Discrete,
-        spaces.MultiDiscrete,
-        spaces.MultiBinary,
-    )
-
     def __init__(
         self,
         policy: str | type[ActorCriticPolicy],
         env: GymEnv | str,
         *,
-        learning_rate: float | Schedule = 1e-3,
-        n_steps: int = 2048,
         batch_size: int = 128,
-        gamma: float = 0.99,
-        gae_lambda: float = 0.95,
         target_kl: float | Schedule = 0.01,
         cg_max_iters: int = 15,
         cg_damping: float = 0.1,
@@ -152,41 +118,8 @@ class NaturalGradientAlgorithm(OnPolicyAlgorithm):
         critic: str = "adam",
         n_critic_updates: int = 10,
         critic_damping: float = 0.1,
-        normalize_advantage: bool = True,
-        use_sde: bool = False,
-        sde_sample_freq: int = -1,
-        rollout_buffer_class: type[RolloutBuffer] | None = None,
-        rollout_buffer_kwargs: dict[str, Any] | None = None,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        policy_kwargs: dict[str, Any] | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
-        _init_setup_model: bool = True,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            policy,
-            env,
-            learning_rate=learning_rate,
-            n_steps=n_steps,
-            gamma=gamma,
-            gae_lambda=gae_lambda,
-            ent_coef=0.0,
-            vf_coef=0.0,
-            max_grad_norm=0.0,
-            use_sde=use_sde,
-            sde_sample_freq=sde_sample_freq,
-            rollout_buffer_class=rollout_buffer_class,
-            rollout_buffer_kwargs=rollout_buffer_kwargs,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            _init_setup_model=False,
-        )
         self.batch_size = batch_size
         self.target_kl = target_kl
         self.cg_max_iters = cg_max_iters
@@ -195,28 +128,11 @@ class NaturalGradientAlgorithm(OnPolicyAlgorithm):
         self.critic = critic
         self.n_critic_updates = n_critic_updates
         self.critic_damping = critic_damping
-        self.normalize_advantage = normalize_advantage
         self.n_skipped_updates = 0
-        if _init_setup_model:
-            self._check_parameters()
-            self._setup_model()
+        super().__init__(policy, env, **kwargs)
 
     def _check_parameters(self) -> None:
-        """Refuse what cannot work, before anything is built.
-
-        :raises ConfigError: with the value, the allowed range and what to pass instead.
-        """
-        if not isinstance(self.action_space, self.supported_action_spaces):
-            allowed = ", ".join(space.__name__ for space in self.supported_action_spaces)
-            raise ConfigError(
-                f"{type(self).__name__} cannot act in {self.action_space}; "
-                f"it supports {allowed} actions."
-            )
-        if self.n_steps * self.n_envs < 2:
-            raise ConfigError(
-                f"n_steps·n_envs = {self.n_steps}·{self.n_envs} is less than 2, so a batch has no "
-                "spread; pass a larger n_steps."
-            )
+        super()._check_parameters()
         if self.critic not in CRITICS:
             raise UnknownName("critic", self.critic, CRITICS)
         for name in ("batch_size", "cg_max_iters", "n_critic_updates"):
@@ -231,16 +147,6 @@ class NaturalGradientAlgorithm(OnPolicyAlgorithm):
     def _setup_model(self) -> None:
         super()._setup_model()
         self._target_kl_schedule = FloatSchedule(self.target_kl)
-
-    def collect_rollouts(
-        self,
-        env: VecEnv,
-        callback: BaseCallback,
-        rollout_buffer: RolloutBuffer,
-        n_rollout_steps: int,
-    ) -> bool:
-        """Collect experience with :func:`agents.rollouts.collect_rollouts`."""
-        return collect_rollouts(self, env, callback, rollout_buffer, n_rollout_steps)
 
     def train(self) -> None:
         """Update policy and critic with the rollout that was just collected."""
@@ -334,22 +240,6 @@ class NaturalGradientAlgorithm(OnPolicyAlgorithm):
             batch_size=self.batch_size,
         )
 
-    def _actions(self, batch: RolloutBufferSamples) -> torch.Tensor:
-        """Return the batch's actions as the distribution takes them; SB3 stores floats."""
-        if isinstance(self.action_space, spaces.Discrete):
-            return batch.actions.long().flatten()
-        return batch.actions
-
-    def _advantages(self, batch: RolloutBufferSamples) -> torch.Tensor:
-        advantages = batch.advantages
-        if not self.normalize_advantage:
-            return advantages
-        spread = advantages.std()
-        # What is left of equal advantages is rounding, which a step of fixed KL would amplify.
-        if spread <= 1e-6 * advantages.abs().max():
-            return torch.zeros_like(advantages)
-        return (advantages - advantages.mean()) / (spread + 1e-8)
-
     def _log_policy_update(self, step: NaturalStep, update: PolicyUpdate) -> None:
         self.logger.record("train/mean_kl", update.mean_kl)
         self.logger.record("train/target_kl", step.target_kl)
@@ -390,25 +280,3 @@ class NaturalGradientAlgorithm(OnPolicyAlgorithm):
         if isinstance(log_std, torch.Tensor):
             self.logger.record("train/std", float(log_std.detach().exp().mean()))
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-
-    def learn(
-        self: _Self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 1,
-        tb_log_name: str | None = None,
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> _Self:
-        """Train for ``total_timesteps`` environment steps, as in SB3.
-
-        :param tb_log_name: name of the TensorBoard run; None takes the algorithm's name.
-        """
-        return super().learn(
-            total_timesteps=total_timesteps,
-            callback=callback,
-            log_interval=log_interval,
-            tb_log_name=tb_log_name or type(self).__name__,
-            reset_num_timesteps=reset_num_timesteps,
-            progress_bar=progress_bar,
-        )

@@ -9,19 +9,17 @@ import numpy as np
 import stable_baselines3
 import torch
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import explained_variance
-from stable_baselines3.common.vec_env import VecEnv
 
 from agents.flat_adam import FlatAdam
 from agents.gaussian_mlp import GaussianMLP, GaussianSweep, find_gaussian_mlp
 from agents.rollout_batch import RolloutBatch, whole_batch
-from agents.rollouts import collect_rollouts
+from agents.rollouts import FastRollouts
 
 __all__ = ["PPO"]
 
 
-class PPO(stable_baselines3.PPO):
+class PPO(FastRollouts, stable_baselines3.PPO):
     """Stable-Baselines3's PPO, several times faster on the common Gaussian MLP.
 
     Parameters, losses, minibatches, logged values and saved files are those of
@@ -30,16 +28,6 @@ class PPO(stable_baselines3.PPO):
 
     Ref: Schulman et al. 2017, arXiv:1707.06347, eq. 7 and 9.
     """
-
-    def collect_rollouts(
-        self,
-        env: VecEnv,
-        callback: BaseCallback,
-        rollout_buffer: RolloutBuffer,
-        n_rollout_steps: int,
-    ) -> bool:
-        """Collect experience with :func:`agents.rollouts.collect_rollouts`."""
-        return collect_rollouts(self, env, callback, rollout_buffer, n_rollout_steps)
 
     def train(self) -> None:
         """Update policy and critic with the rollout that was just collected."""

@@ -25,7 +25,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from agents.functional.mlp import ACTIVATION_FUNCTIONS
 from agents.mlp_structure import MLPStructure, actor_mlp
 
-__all__ = ["collect_rollouts"]
+__all__ = ["FastRollouts", "collect_rollouts"]
 
 Sampler = Callable[[np.ndarray[Any, Any]], torch.Tensor]
 """Maps a batch of observations to sampled actions."""
@@ -67,6 +67,24 @@ def collect_rollouts(
     rollout.finish()
     callback.on_rollout_end()
     return True
+
+
+class FastRollouts(OnPolicyAlgorithm):
+    """An on-policy algorithm that collects with :func:`collect_rollouts`.
+
+    ``class MyAlgo(FastRollouts, stable_baselines3.PPO)`` keeps SB3's update;
+    ``class MyAlgo(FastRollouts)`` brings one of its own.
+    """
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        rollout_buffer: RolloutBuffer,
+        n_rollout_steps: int,
+    ) -> bool:
+        """Fill ``rollout_buffer`` as :func:`collect_rollouts` says."""
+        return collect_rollouts(self, env, callback, rollout_buffer, n_rollout_steps)
 
 
 class _Rollout:

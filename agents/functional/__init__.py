@@ -1,6 +1,10 @@
 """Pure tensor maths of the natural-gradient family; knows no environment and no algorithm."""
 
-from agents.functional.advantages import discounted_returns, generalized_advantages
+from agents.functional.advantages import (
+    discounted_returns,
+    generalized_advantages,
+    standardized,
+)
 from agents.functional.conjugate_gradient import (
     CGResult,
     NotPositiveDefinite,
@@ -54,5 +58,6 @@ __all__ = [
     "importance_ratios",
     "mean_kl",
     "off_policy_advantages",
+    "standardized",
     "write_flat",
 ]

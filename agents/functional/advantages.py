@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["discounted_returns", "generalized_advantages"]
+__all__ = ["discounted_returns", "generalized_advantages", "standardized"]
 
 
 def generalized_advantages(
@@ -85,3 +85,15 @@ def _bootstraps(next_values: torch.Tensor, truncated: torch.Tensor) -> torch.Ten
     cut_off = truncated.clone()
     cut_off[-1] = True
     return torch.where(cut_off, next_values, torch.zeros_like(next_values))
+
+
+def standardized(weights: torch.Tensor) -> torch.Tensor:
+    """Return ``(weights − mean) / standard deviation`` of a batch; zeros if they are all equal.
+
+    :param weights: such as advantages, shape ``(N,)``.
+    """
+    spread = weights.std()
+    # What is left of equal weights is rounding, which must not be blown up to size one.
+    if spread <= 1e-6 * weights.abs().max():
+        return torch.zeros_like(weights)
+    return (weights - weights.mean()) / (spread + 1e-8)

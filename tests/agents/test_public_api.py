@@ -49,6 +49,7 @@ def test_public_names_of_the_maths() -> None:
         "importance_ratios",
         "mean_kl",
         "off_policy_advantages",
+        "standardized",
         "write_flat",
     ]
     assert all(callable(getattr(agents.functional, name)) for name in agents.functional.__all__)

@@ -8,7 +8,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 
-from agents.functional import discounted_returns, generalized_advantages
+from agents.functional import discounted_returns, generalized_advantages, standardized
 
 
 def column(*values: float) -> torch.Tensor:
@@ -185,3 +185,14 @@ def test_undiscounted_returns_are_sums() -> None:
 
 def test_discount_zero_sees_one_reward() -> None:
     assert torch.equal(discounted_returns(REWARDS, NEXT_VALUES, NONE, NONE, gamma=0.0), REWARDS)
+
+
+def test_standardized_by_hand() -> None:
+    # Mean 2, standard deviation √((4 + 0 + 4) / 2) = 2.
+    result = standardized(torch.tensor([0.0, 2.0, 4.0], dtype=torch.float64))
+    torch.testing.assert_close(result, torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.0], [3.1, 3.1, 3.1], [1e9, 1e9, 1e9 + 64]])
+def test_equal_weights_become_zeros(values: list[float]) -> None:
+    assert not standardized(torch.tensor(values)).any()
