@@ -109,11 +109,15 @@ def _fit_adam_by_hand(
     adam = FlatAdam(optimizer, mlp.parameters)
     losses = []
     for _ in range(n_epochs):
-        for index in torch.split(torch.randperm(len(returns), device=returns.device), batch_size):
-            network = MLPLinearization(
-                adam.views[0::2], adam.views[1::2], mlp.activation, inputs[index]
-            )
-            errors = network.outputs.flatten() - returns[index]
+        order = torch.randperm(len(returns), device=returns.device)
+        minibatches = zip(
+            torch.split(inputs[order], batch_size),
+            torch.split(returns[order], batch_size),
+            strict=True,
+        )
+        for states, targets in minibatches:
+            network = MLPLinearization(adam.views[0::2], adam.views[1::2], mlp.activation, states)
+            errors = network.outputs.flatten() - targets
             loss = float(errors @ errors) / len(errors)
             losses.append(loss)
             if math.isfinite(loss):

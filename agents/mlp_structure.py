@@ -22,7 +22,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtr
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
-from agents.functional.mlp import MLPLinearization
+from agents.functional.mlp import MLPLinearization, mlp_outputs
 
 __all__ = ["MLPStructure", "actor_mlp", "critic_mlp", "is_common_actor"]
 
@@ -59,6 +59,15 @@ class MLPStructure(NamedTuple):
     def inputs(self, policy: ActorCriticPolicy, observations: PyTorchObs) -> torch.Tensor:
         """Return what the first layer is fed with, shape ``(N, n_in)``."""
         return BaseModel.extract_features(policy, observations, self.extractor)
+
+    def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return what the last layer makes of ``inputs``, without a graph."""
+        return mlp_outputs(
+            [layer.weight for layer in self.layers],
+            [layer.bias for layer in self.layers],
+            self.activation,
+            inputs,
+        )
 
     def linearize(self, policy: ActorCriticPolicy, observations: PyTorchObs) -> MLPLinearization:
         """Return the network linearised at its present parameters for ``observations``."""

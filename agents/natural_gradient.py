@@ -192,10 +192,9 @@ class NaturalGradientAlgorithm(OnPolicyAgent):
             )
         except NotPositiveDefinite as error:
             raise SkippedUpdate(f"the Fisher matrix is not positive definite: {error}") from error
-        curvature = float(cg.solution @ product(cg.solution))
-        if not (math.isfinite(curvature) and curvature > 0.0):
-            raise SkippedUpdate(f"the Fisher curvature along the step is {curvature:.3g}")
-        return NaturalStep(start, gradient, cg.solution, curvature, self._target_kl_now(), cg)
+        if not (math.isfinite(cg.curvature) and cg.curvature > 0.0):
+            raise SkippedUpdate(f"the Fisher curvature along the step is {cg.curvature:.3g}")
+        return NaturalStep(start, gradient, cg.solution, cg.curvature, self._target_kl_now(), cg)
 
     def _target_kl_now(self) -> float:
         """Return ``δ`` of this update.

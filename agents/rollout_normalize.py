@@ -65,10 +65,9 @@ class RolloutNormalize(VecNormalize):
         self.old_obs, self.old_reward = obs, rewards
         scaled_obs, scaled_rewards = self._scaled(obs), rewards
         if self.norm_reward:
-            scaled_rewards = np.clip(
-                rewards * self._reward_scale, -self.clip_reward, self.clip_reward
-            )
-        if dones.any():
+            scaled_rewards = _clip(rewards * self._reward_scale, self.clip_reward)
+        any_done = dones.any()
+        if any_done:
             for index in np.flatnonzero(dones):
                 if "terminal_observation" in infos[index]:
                     terminal = infos[index]["terminal_observation"]
@@ -79,15 +78,16 @@ class RolloutNormalize(VecNormalize):
             self._discounted.append(self.returns)
             if len(self._discounted) == self.n_steps:
                 self._update()
-        self.returns = np.where(dones, 0.0, self.returns)
-        return scaled_obs, scaled_rewards.astype(np.float32), dones, infos
+        if any_done:
+            self.returns = np.where(dones, 0.0, self.returns)
+        return scaled_obs, scaled_rewards.astype(np.float32, copy=False), dones, infos
 
     def _scaled(self, obs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         if not self.norm_obs:
             return obs
-        scaled = (obs - self._mean) * self._inverse_std
-        clipped: np.ndarray[Any, Any] = np.clip(scaled, -self.clip_obs, self.clip_obs)
-        return clipped.astype(np.float32)
+        scaled = np.subtract(obs, self._mean)
+        scaled *= self._inverse_std
+        return _clip(scaled, self.clip_obs).astype(np.float32)
 
     def _update(self) -> None:
         if self.norm_obs:
@@ -113,6 +113,13 @@ class RolloutNormalize(VecNormalize):
         if self.norm_obs:
             plain.obs_rms = self.obs_rms
         return plain
+
+
+def _clip(values: np.ndarray[Any, Any], largest: float) -> np.ndarray[Any, Any]:
+    """Clip in place; ``np.clip`` takes three times as long on so few numbers."""
+    np.maximum(values, -largest, out=values)
+    np.minimum(values, largest, out=values)
+    return values
 
 
 def _array(observations: VecEnvObs) -> np.ndarray[Any, Any]:

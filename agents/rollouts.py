@@ -22,10 +22,18 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.functional.mlp import ACTIVATION_FUNCTIONS
-from agents.mlp_structure import MLPStructure, actor_mlp
+from agents.mlp_structure import MLPStructure, actor_mlp, critic_mlp
+from agents.policy_model import action_distribution
 
 __all__ = ["FastRollouts", "collect_rollouts"]
+
+# SB3's own arithmetic, bit for bit: a hair's difference in an action is another episode later on.
+_ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "elu": torch.nn.functional.elu,
+    "silu": torch.nn.functional.silu,
+}
 
 Sampler = Callable[[np.ndarray[Any, Any]], torch.Tensor]
 """Maps a batch of observations to sampled actions."""
@@ -60,7 +68,7 @@ def collect_rollouts(
     algorithm.policy.set_training_mode(False)
     rollout_buffer.reset()
     callback.on_rollout_start()
-    rollout = _Rollout(algorithm, env, callback, rollout_buffer, _sampler(algorithm.policy, mlp))
+    rollout = _Rollout(algorithm, mlp, env, callback, rollout_buffer)
     for step in range(n_rollout_steps):
         if not rollout.advance(step, n_rollout_steps):
             return False
@@ -93,16 +101,17 @@ class _Rollout:
     def __init__(
         self,
         algorithm: OnPolicyAlgorithm,
+        actor: MLPStructure,
         env: VecEnv,
         callback: BaseCallback,
         rollout_buffer: RolloutBuffer,
-        sample: Sampler,
     ) -> None:
         self._algorithm = algorithm
+        self._actor = actor
         self._env = env
         self._callback = callback
         self._buffer = rollout_buffer
-        self._sample = sample
+        self._sample = _sampler(algorithm.policy, actor)
         self._locals: dict[str, Any] = {
             "self": algorithm,
             "env": env,
@@ -113,6 +122,8 @@ class _Rollout:
         space = algorithm.action_space
         self._action_shape: tuple[int, ...] = space.shape or ()
         self._bounds = (space.low, space.high) if isinstance(space, spaces.Box) else None
+        self._obs_shape = rollout_buffer.observations.shape[1:]
+        self._action_rows = rollout_buffer.actions.shape[1:]
 
     def advance(self, step: int, n_rollout_steps: int) -> bool:
         """Take one step in every environment; returns False if the callback ends training."""
@@ -123,8 +134,9 @@ class _Rollout:
         with torch.no_grad():
             actions = self._sample(obs).cpu().numpy().reshape(-1, *self._action_shape)
         clipped_actions = actions
-        if self._bounds is not None:
-            clipped_actions = np.clip(actions, *self._bounds)
+        if self._bounds is not None:  # np.clip takes three times as long on so few numbers
+            low, high = self._bounds
+            clipped_actions = np.minimum(np.maximum(actions, low), high)
         new_obs, rewards, dones, infos = self._env.step(clipped_actions)
         algorithm.num_timesteps += self._env.num_envs
         self._locals.update(
@@ -143,8 +155,8 @@ class _Rollout:
         algorithm._update_info_buffer(infos, dones)
         if dones.any():
             self._note_time_limits(step, dones, infos)
-        buffer.observations[step] = obs.reshape(buffer.observations[step].shape)
-        buffer.actions[step] = actions.reshape(buffer.actions[step].shape)
+        buffer.observations[step] = obs.reshape(self._obs_shape)
+        buffer.actions[step] = actions.reshape(self._action_rows)
         buffer.rewards[step] = rewards
         buffer.episode_starts[step] = algorithm._last_episode_starts
         buffer.pos = step + 1
@@ -174,8 +186,9 @@ class _Rollout:
         # The types that SB3's own buffer hands to ``log_prob``.
         discrete = isinstance(algorithm.action_space, spaces.Discrete)
         actions = actions.long().flatten() if discrete else actions.float()
-        values = policy.predict_values(observations)
-        log_probs = policy.get_distribution(observations).log_prob(actions)
+        values = _values(policy, observations)
+        outputs = self._actor.outputs(self._actor.inputs(policy, observations))
+        log_probs = action_distribution(policy, outputs).log_prob(actions)
         buffer.values[:] = values.reshape(shape).cpu().numpy()
         buffer.log_probs[:] = log_probs.reshape(shape).cpu().numpy()
         buffer.full = True
@@ -184,8 +197,8 @@ class _Rollout:
         last_obs, dones = algorithm._last_obs, algorithm._last_episode_starts
         if not isinstance(last_obs, np.ndarray) or dones is None:
             raise RuntimeError("the rollout took no step")
-        last_values = policy.predict_values(_tensor(last_obs, policy))
-        buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
+        last_values = _values(policy, _tensor(last_obs, policy))
+        _compute_returns_and_advantages(buffer, last_values.flatten().cpu().numpy(), dones)
         n_steps = self._locals["n_rollout_steps"]
         self._locals.update(n_steps=n_steps, values=values, log_probs=log_probs)
         self._callback.update_locals(self._locals)
@@ -193,9 +206,38 @@ class _Rollout:
     def _bootstrap(self, policy: ActorCriticPolicy) -> None:
         """Add ``γ V(s')`` where a time limit cut the episode off: its future was not zero."""
         steps, indices, observations = zip(*self._time_limits, strict=True)
-        values = policy.predict_values(_tensor(np.stack(observations), policy)).flatten()
+        values = _values(policy, _tensor(np.stack(observations), policy)).flatten()
         gamma = self._algorithm.gamma
         self._buffer.rewards[list(steps), list(indices)] += gamma * values.cpu().numpy()
+
+
+def _values(policy: ActorCriticPolicy, observations: torch.Tensor) -> torch.Tensor:
+    mlp = critic_mlp(policy)
+    if mlp is None:
+        return policy.predict_values(observations)
+    return mlp.outputs(mlp.inputs(policy, observations))
+
+
+def _compute_returns_and_advantages(
+    buffer: RolloutBuffer, last_values: np.ndarray[Any, Any], dones: np.ndarray[Any, Any]
+) -> None:
+    """Do what SB3's ``RolloutBuffer.compute_returns_and_advantage`` does, in the same arithmetic.
+
+    Only the recurrence is left to a loop over the steps, which with two environments is a tenth
+    of a rollout's overhead.
+    """
+    going_on = 1.0 - np.concatenate([buffer.episode_starts[1:], dones[None].astype(np.float32)])
+    next_values = np.concatenate([buffer.values[1:], last_values[None]])
+    residuals = buffer.rewards + buffer.gamma * next_values * going_on - buffer.values
+    decays = buffer.gamma * buffer.gae_lambda * going_on
+    following = np.zeros_like(last_values)
+    for residual, decay, advantages in zip(
+        residuals[::-1], decays[::-1], buffer.advantages[::-1], strict=True
+    ):
+        np.multiply(decay, following, out=advantages)
+        np.add(residual, advantages, out=advantages)
+        following = advantages
+    buffer.returns = buffer.advantages + buffer.values
 
 
 def _acts_as_sb3(policy: ActorCriticPolicy) -> bool:
@@ -217,9 +259,10 @@ def _sampler(policy: ActorCriticPolicy, mlp: MLPStructure) -> Sampler:
     distribution = policy.action_dist
     if isinstance(distribution, DiagGaussianDistribution):
         std = policy.log_std.detach().exp()
+        weight = head.weight.t()
 
         def sample_gaussian(obs: np.ndarray[Any, Any]) -> torch.Tensor:
-            mean = torch.nn.functional.linear(latent(obs), head.weight, head.bias)
+            mean = torch.addmm(head.bias, latent(obs), weight)
             return torch.randn_like(mean).mul_(std).add_(mean)
 
         return sample_gaussian
@@ -235,9 +278,9 @@ def _latent(policy: ActorCriticPolicy, mlp: MLPStructure) -> Sampler:
     space = policy.observation_space
     plain = isinstance(space, spaces.Box) and not is_image_space(space)
     layers: list[tuple[torch.Tensor, torch.Tensor]] = [
-        (layer.weight, layer.bias) for layer in mlp.layers[:-1]
+        (layer.weight.t(), layer.bias) for layer in mlp.layers[:-1]
     ]
-    activation = ACTIVATION_FUNCTIONS[mlp.activation]
+    activation = _ACTIVATIONS[mlp.activation]
     device = policy.device
 
     def latent(obs: np.ndarray[Any, Any]) -> torch.Tensor:
@@ -247,7 +290,7 @@ def _latent(policy: ActorCriticPolicy, mlp: MLPStructure) -> Sampler:
         else:
             hidden = BaseModel.extract_features(policy, hidden, mlp.extractor)
         for weight, bias in layers:
-            hidden = activation(torch.nn.functional.linear(hidden, weight, bias))
+            hidden = activation(torch.addmm(bias, hidden, weight))
         return hidden
 
     return latent

@@ -24,6 +24,8 @@ class CGResult(NamedTuple):
     """Products with ``A`` that were used."""
     relative_residual: float
     """``‖A x − rhs‖ / ‖rhs‖`` as the recurrence tracks it; 0 for a zero ``rhs``."""
+    curvature: float
+    """``xᵀ A x = xᵀ (rhs − residual)``, which costs no further product."""
 
 
 def conjugate_gradient(
@@ -63,14 +65,15 @@ def conjugate_gradient(
     if not math.isfinite(largest):
         raise ValueError("rhs is not finite")
     if largest == 0.0:
-        return CGResult(torch.zeros_like(rhs), 0, 0.0)
+        return CGResult(torch.zeros_like(rhs), 0, 0.0, 0.0)
     residual = rhs / largest  # first, since the squares of tiny or huge entries leave float32
     length = float(torch.linalg.vector_norm(residual))
     residual.div_(length)
+    unit_rhs = residual.clone()
     # Below the rounding error the recurrence shrinks on until the curvature underflows to zero.
     tolerance = max(rtol, torch.finfo(rhs.dtype).eps)
     solution = torch.zeros_like(rhs)
-    direction = residual.clone()
+    direction = unit_rhs.clone()
     squared_residual = float(residual @ residual)
     n_iters = 0
     while n_iters < max_iters and squared_residual > tolerance * tolerance:
@@ -84,4 +87,5 @@ def conjugate_gradient(
         previous, squared_residual = squared_residual, float(residual @ residual)
         direction.mul_(squared_residual / previous).add_(residual)
         n_iters += 1
-    return CGResult(solution.mul_(length).mul_(largest), n_iters, squared_residual**0.5)
+    curvature = float(solution @ unit_rhs.sub_(residual)) * length * length * largest * largest
+    return CGResult(solution.mul_(length).mul_(largest), n_iters, squared_residual**0.5, curvature)

@@ -9,14 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 
-__all__ = ["ACTIVATIONS", "ACTIVATION_FUNCTIONS", "MLPLinearization"]
+__all__ = ["ACTIVATIONS", "MLPLinearization", "mlp_outputs", "tanh"]
+
+
+def tanh(x: torch.Tensor) -> torch.Tensor:
+    """Return ``tanh(x)`` without a graph, on the CPU by NumPy.
+
+    NumPy's vectorised tanh takes a tenth of the time of torch 2.13's (10 against 134 µs for
+    1024 × 64 float32 values), which would otherwise be a quarter of a critic's update. The two
+    differ by rounding.
+    """
+    if x.device.type != "cpu":
+        return torch.tanh(x)
+    y = torch.empty_like(x)
+    np.tanh(x.numpy(), out=y.numpy())
+    return y
 
 
 def _tanh(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    y = torch.tanh(x)
-    return y, 1.0 - y * y
+    y = tanh(x)
+    return y, (y * y).neg_().add_(1.0)
 
 
 def _relu(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -40,13 +55,31 @@ ACTIVATIONS: dict[str, Activation] = {"tanh": _tanh, "relu": _relu, "elu": _elu,
 """Activations by name; each returns the function's value and its slope."""
 
 
-ACTIVATION_FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "tanh": torch.tanh,
+_FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "tanh": tanh,
     "relu": torch.relu,
     "elu": torch.nn.functional.elu,
     "silu": torch.nn.functional.silu,
 }
-"""The same activations where only the value is wanted."""
+
+
+@torch.no_grad()
+def mlp_outputs(
+    weights: Sequence[torch.Tensor],
+    biases: Sequence[torch.Tensor],
+    activation: str,
+    inputs: torch.Tensor,
+) -> torch.Tensor:
+    """Return ``f(inputs)`` for the network that :class:`MLPLinearization` describes.
+
+    :param inputs: shape ``(N, n_in)``.
+    :return: shape ``(N, n_outputs)``.
+    """
+    function = _FUNCTIONS[activation]
+    hidden = inputs
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        hidden = function(torch.addmm(bias, hidden, weight.t()))
+    return torch.addmm(biases[-1], hidden, weights[-1].t())
 
 
 class MLPLinearization:
@@ -79,6 +112,12 @@ class MLPLinearization:
         self.outputs = torch.addmm(biases[-1].detach(), hidden, self._weights[-1].t())
         """``f(inputs)``, shape ``(N, n_outputs)``."""
 
+    @property
+    def inputs(self) -> torch.Tensor:
+        """The batch, shape ``(N, n_in)``."""
+        return self._layer_inputs[0]
+
+    @torch.no_grad()
     def jvp(self, tangents: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return ``J v``: how the outputs move when the parameters move along ``v``.
 
@@ -98,6 +137,7 @@ class MLPLinearization:
             raise ValueError("a network needs at least one layer")
         return moved
 
+    @torch.no_grad()
     def vjp(self, cotangent: torch.Tensor) -> list[torch.Tensor]:
         """Return ``Jᵀ u``: the gradient of ``Σ u · f(inputs)``.
 

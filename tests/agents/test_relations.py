@@ -119,11 +119,12 @@ def test_trpo_really_measures_old_against_new(monkeypatch: pytest.MonkeyPatch) -
     update_policy = trpo._update_policy
 
     def check(surrogate: Surrogate) -> None:
+        observations = torch.as_tensor(trpo.rollout_buffer.observations)
         with torch.no_grad():
-            old = trpo.policy.get_distribution(surrogate._observations).distribution
+            old = trpo.policy.get_distribution(observations).distribution
         update_policy(surrogate)
         with torch.no_grad():
-            new = trpo.policy.get_distribution(surrogate._observations).distribution
+            new = trpo.policy.get_distribution(observations).distribution
             kl = torch.distributions.kl_divergence(old, new).sum(dim=1).mean()
         measured.append(float(kl))
 

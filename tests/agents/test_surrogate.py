@@ -23,6 +23,7 @@ from torch import nn
 from agents.errors import ConfigError
 from agents.functional import dependent_parameters, fisher_vector_product, flatten, mean_kl
 from agents.mlp_structure import actor_mlp, critic_mlp
+from agents.policy_model import MLPModel
 from agents.surrogate import Surrogate
 
 N = 24
@@ -75,16 +76,22 @@ def sample_observations(space: gym.Space) -> PyTorchObs:
 
 
 def make_surrogate(policy: ActorCriticPolicy, *, double: bool = True) -> Surrogate:
+    return Surrogate(policy, *make_batch(policy, double=double))
+
+
+def make_batch(
+    policy: ActorCriticPolicy, *, double: bool = True
+) -> tuple[PyTorchObs, torch.Tensor, torch.Tensor]:
     torch.manual_seed(5)
     observations = sample_observations(policy.observation_space)
     with torch.no_grad():
         actions = policy.get_distribution(observations).get_actions()
     dtype = torch.float64 if double else torch.float32
-    return Surrogate(policy, observations, actions, torch.randn(N, dtype=dtype))
+    return observations, actions, torch.randn(N, dtype=dtype)
 
 
 def is_fast(surrogate: Surrogate) -> bool:
-    return surrogate._mlp is not None
+    return isinstance(surrogate._model, MLPModel)
 
 
 def kl_to_itself(policy: ActorCriticPolicy, observations: PyTorchObs) -> torch.Tensor:
@@ -94,7 +101,7 @@ def kl_to_itself(policy: ActorCriticPolicy, observations: PyTorchObs) -> torch.T
 
 
 def assert_is_the_autograd_product(policy: ActorCriticPolicy, surrogate: Surrogate) -> None:
-    kl = kl_to_itself(policy, surrogate._observations)
+    kl = kl_to_itself(policy, make_batch(policy)[0])
     reference = dependent_parameters(kl, policy.parameters())
     assert [id(p) for p in surrogate.parameters] == [id(p) for p in reference]
     expected = fisher_vector_product(kl, reference, 0.07)
@@ -104,6 +111,28 @@ def assert_is_the_autograd_product(policy: ActorCriticPolicy, surrogate: Surroga
         torch.testing.assert_close(actual(vector), expected(vector), rtol=1e-9, atol=1e-12)
 
 
+def assert_is_the_autograd_gradient(policy: ActorCriticPolicy, surrogate: Surrogate) -> None:
+    observations, actions, advantages = make_batch(policy)
+    log_prob = policy.get_distribution(observations).log_prob(actions)
+    objective = (torch.exp(log_prob - log_prob.detach()) * advantages).mean()
+    expected = flatten(torch.autograd.grad(objective, surrogate.parameters))
+    torch.testing.assert_close(surrogate.gradient(), expected, rtol=1e-9, atol=1e-12)
+
+
+def assert_measures_as_autograd(policy: ActorCriticPolicy, surrogate: Surrogate) -> None:
+    observations, actions, advantages = make_batch(policy)
+    with torch.no_grad():
+        old = policy.get_distribution(observations).distribution
+        old_log_prob = policy.get_distribution(observations).log_prob(actions)
+        gain, kl = surrogate.evaluate(surrogate.point() + 0.01)
+        distribution = policy.get_distribution(observations)
+        ratio = torch.exp(distribution.log_prob(actions) - old_log_prob)
+        expected_kl = float(mean_kl(old, distribution.distribution))
+    assert gain == pytest.approx(float(((ratio - 1.0) * advantages).mean()), rel=1e-9)
+    assert kl == pytest.approx(expected_kl, rel=1e-9)
+    assert kl > 0.0
+
+
 @pytest.mark.parametrize("observations", list(OBSERVATIONS))
 @pytest.mark.parametrize("actions", list(ACTIONS))
 def test_fast_path_is_the_autograd_path(observations: str, actions: str) -> None:
@@ -111,6 +140,8 @@ def test_fast_path_is_the_autograd_path(observations: str, actions: str) -> None
     surrogate = make_surrogate(policy)
     assert is_fast(surrogate)
     assert_is_the_autograd_product(policy, surrogate)
+    assert_is_the_autograd_gradient(policy, surrogate)
+    assert_measures_as_autograd(policy, surrogate)
 
 
 @pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU, nn.ELU, nn.SiLU])
@@ -234,8 +265,8 @@ def test_gradient_is_the_slope_of_evaluate(actions: str) -> None:
 def test_gradient_is_the_plain_policy_gradient(actions: str) -> None:
     policy = make_policy(VECTOR, ACTIONS[actions])
     surrogate = make_surrogate(policy)
-    log_prob = policy.get_distribution(surrogate._observations).log_prob(surrogate._actions)
-    objective = (log_prob * surrogate._advantages).mean()
+    observations, taken, advantages = make_batch(policy)
+    objective = (policy.get_distribution(observations).log_prob(taken) * advantages).mean()
     expected = flatten(torch.autograd.grad(objective, surrogate.parameters))
     torch.testing.assert_close(surrogate.gradient(), expected, rtol=1e-10, atol=1e-13)
 
@@ -257,13 +288,14 @@ def test_the_old_policy_gains_nothing_and_does_not_diverge(actions: str) -> None
 def test_evaluate_is_the_definition() -> None:
     policy = make_policy(VECTOR, CONTINUOUS)
     surrogate = make_surrogate(policy)
-    old = policy.get_distribution(surrogate._observations)
-    old_log_prob = old.log_prob(surrogate._actions).detach()
+    observations, actions, advantages = make_batch(policy)
+    old = policy.get_distribution(observations)
+    old_log_prob = old.log_prob(actions).detach()
     mean, scale = old.distribution.loc.detach(), old.distribution.scale.detach()
     gain, kl = surrogate.evaluate(surrogate.point() + 0.02)
-    new = policy.get_distribution(surrogate._observations)
-    ratio = (new.log_prob(surrogate._actions) - old_log_prob).exp()
-    expected = ((ratio - 1.0) * surrogate._advantages).mean().item()
+    new = policy.get_distribution(observations)
+    ratio = (new.log_prob(actions) - old_log_prob).exp()
+    expected = ((ratio - 1.0) * advantages).mean().item()
     assert gain == pytest.approx(expected, rel=1e-9)
     # KL(old ‖ new) in closed form; the other order differs.
     m, s = new.distribution.loc.detach(), new.distribution.scale.detach()
