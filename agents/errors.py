@@ -8,6 +8,7 @@
     ├── EnvironmentFault          an environment that breaks its contract (NaN, wrong shape)
     ├── RunFolderError            a run folder that cannot be written, read or resumed
     ├── BundleError               a bundle that is damaged, unsafe or not one of ours
+    ├── ExportError               an agent that cannot be written as ONNX or C
     ├── MissingDependency         an optional package or system library that is not installed
     └── DisplayError              nothing to draw on
 
@@ -25,6 +26,7 @@ __all__ = [
     "ConfigError",
     "DisplayError",
     "EnvironmentFault",
+    "ExportError",
     "MissingDependency",
     "NaturalZooError",
     "RunFolderError",
@@ -74,6 +76,10 @@ class RunFolderError(NaturalZooError):
 
 class BundleError(NaturalZooError):
     """A bundle that is damaged, unsafe or not one of ours; nothing in it has been run."""
+
+
+class ExportError(NaturalZooError):
+    """An agent that cannot be written as ONNX or C."""
 
 
 class MissingDependency(NaturalZooError):

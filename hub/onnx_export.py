@@ -1,0 +1,67 @@
+"""A trained policy as one ONNX file: raw observation in, action to apply out.
+
+The graph is ``obs → actions`` (one input per key for a Dict) with normalisation, clipping and the
+action's own post-processing inside, for any batch size, in opset 15 and IR 8. In ``float64`` every
+operation is done in double precision on the float32 weights and a Box action is rounded to float32
+at the very end: runtimes differ by some 1e-15 inside, which the rounding hides, so that all of them
+give the same actions bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx
+from stable_baselines3.common.policies import BasePolicy
+
+from hub.onnx_extractors import emit_features
+from hub.onnx_graph import FloatType, GraphBuilder
+from hub.onnx_heads import emit_actions
+from hub.onnx_inputs import emit_input
+from hub.onnx_layers import emit_modules
+from hub.onnx_metadata import network_metadata
+from hub.policy_network import ObservationStatistics, read_policy
+
+__all__ = ["build_policy_onnx", "onnx_bytes"]
+
+_DESCRIPTION = (
+    "Raw observation in, action to apply out: normalisation, clipping and action post-processing "
+    "are inside; see the metadata."
+)
+
+
+def build_policy_onnx(
+    policy: BasePolicy,
+    normalizer: ObservationStatistics | None = None,
+    *,
+    dtype: FloatType = "float32",
+    metadata: Mapping[str, str] | None = None,
+    outputs: Sequence[str] = ("actions",),
+) -> onnx.ModelProto:
+    """Return the policy as a checked ONNX model; the same policy gives the same bytes.
+
+    :param policy: an SB3 policy (see :func:`hub.policy_network.read_policy`).
+    :param normalizer: statistics its observations were normalised with, None without.
+    :param dtype: ``"float32"``, or ``"float64"`` for the bit-reproducible twin, whose Box
+        observations are float64, too.
+    :param metadata: ``metadata_props`` beside those that the network itself tells
+        (:func:`hub.onnx_metadata.network_metadata`).
+    :param outputs: what the file gives: ``"actions"``.
+    :raises ExportError: the policy, a space or a layer cannot be exported in this way.
+    """
+    network = read_policy(policy, normalizer)
+    builder = GraphBuilder(dtype)
+    prepared = {entry.name: emit_input(builder, entry) for entry in network.inputs}
+    features = emit_features(
+        builder, network.extractor, prepared if network.is_dict else prepared["obs"], "features"
+    )
+    latent = emit_modules(builder, network.body, features, "pi")
+    output = emit_modules(builder, network.output, latent, "action_net")
+    emit_actions(builder, network.action_space, output, squashed=network.squashed)
+    return builder.model({**network_metadata(network), **(metadata or {})}, _DESCRIPTION)
+
+
+def onnx_bytes(model: onnx.ModelProto) -> bytes:
+    """Return the file's content, which is the same for the same model."""
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
