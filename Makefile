@@ -20,7 +20,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.user: setup.cfg pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[envpool,plot,record,tensorboard]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[plot,record,tensorboard]'
 	@touch $@
 
 $(VENV)/.developer: setup.cfg pyproject.toml constraints.txt | $(BIN)/python

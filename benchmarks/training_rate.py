@@ -44,7 +44,7 @@ def default_model(algo: str, env_id: str, env_threads: int) -> Any:
     """Return an agent in our default configuration, as ``zoo.train`` makes it."""
     torch.set_num_threads(1)
     config = resolve_config(algo, env_id, seed=0)
-    backend = choose_backend("auto", env_id, config.env_kwargs, config.n_envs)
+    backend = choose_backend("auto", env_id)
     env: Any = VecMonitor(
         make_vec_env(env_id, config.n_envs, 0, backend, config.env_kwargs, env_threads)
     )

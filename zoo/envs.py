@@ -1,4 +1,4 @@
-"""From an environment id to environments: one, or many behind one of three backends."""
+"""From an environment id to environments: one, or many behind one of four backends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import importlib.resources
 import inspect
 import json
 import multiprocessing
-import os
 import warnings
 from collections.abc import Mapping
 from typing import Any, cast
@@ -18,7 +17,7 @@ from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from agents.errors import ConfigError, MissingDependency, UnknownName
-from zoo.env_ids import check_env_id
+from zoo.env_ids import check_env_id, is_mujoco_task
 from zoo.finite_check import FiniteCheck
 
 __all__ = [
@@ -101,12 +100,13 @@ def make_vec_env(
         ``"envpool"`` in C++ threads, ``"mujoco"`` Gymnasium's own MuJoCo tasks together; see
         :func:`choose_backend` for ``"auto"``.
     :param env_kwargs: arguments of each environment.
-    :param n_threads: threads of ``"envpool"`` and ``"mujoco"``; 0 takes one per processor core.
+    :param n_threads: threads of ``"envpool"`` and ``"mujoco"``; 0 takes one per processor core,
+        ``"mujoco"`` no more than pay.
     """
     check_env_id(env_id)
     if n_envs < 1:
         raise ConfigError(f"--n-envs is {n_envs}, it must be at least 1. Type --n-envs 1.")
-    name = choose_backend(backend, env_id, env_kwargs, n_envs)
+    name = choose_backend(backend, env_id)
     if name == "envpool":
         # Imported here: EnvPool is optional, and its module needs `make_gym_env` from this one.
         from zoo.envpool_vec_env import EnvPoolVecEnv
@@ -115,19 +115,13 @@ def make_vec_env(
     elif name == "mujoco":
         from zoo.mujoco_vec_env import MujocoVecEnv
 
-        venv = MujocoVecEnv(env_id, n_envs, env_kwargs, n_threads or available_cores())
+        venv = MujocoVecEnv(env_id, n_envs, env_kwargs, n_threads)
         venv.seed(seed)
     else:
         venv = _make_gym_vec_env(name, env_id, n_envs, env_kwargs)
         venv.seed(seed)
     venv.action_space.seed(seed)
     return FiniteCheck(venv, env_id)
-
-
-def available_cores() -> int:
-    """Return how many processor cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def _make_gym_vec_env(
@@ -144,28 +138,22 @@ def _make_gym_vec_env(
     return SubprocVecEnv(env_fns, start_method=start_method)  # type: ignore[arg-type]
 
 
-def choose_backend(
-    requested: str, env_id: str, env_kwargs: Mapping[str, Any] | None, n_envs: int
-) -> str:
-    """Return the backend to use: ``"dummy"``, ``"subproc"`` or ``"envpool"``.
+def choose_backend(requested: str, env_id: str) -> str:
+    """Return the backend to use, one of :data:`BACKENDS` but ``"auto"``.
 
-    ``"auto"`` takes EnvPool where it changes nothing but the speed: it is installed, the task is
-    measured to equal Gymnasium's, it has its default settings, and there is more than one
-    environment to step. Otherwise it takes ``"dummy"``: MuJoCo steps in tens of microseconds, for
-    which a process each is too much.
+    ``"auto"`` takes ``"mujoco"`` for Gymnasium's MuJoCo tasks, which it steps bit for bit as
+    ``"dummy"`` does and faster, and ``"dummy"`` for everything else: most environments step in
+    tens of microseconds, for which a process each is too much.
 
     :param requested: one of :data:`BACKENDS`. All but ``"auto"`` are taken as they are.
     :param env_id: the environment.
-    :param env_kwargs: its arguments.
-    :param n_envs: how many environments.
     :raises UnknownName: there is no such backend.
     """
     if requested not in BACKENDS:
         raise UnknownName("backend", requested, BACKENDS, "Type --vec-env auto.")
     if requested != "auto":
         return requested
-    equal = parity_note(env_id) is None  # also says if EnvPool is not installed
-    return "envpool" if equal and not env_kwargs and n_envs > 1 else "dummy"
+    return "mujoco" if is_mujoco_task(env_id) else "dummy"
 
 
 def parity_note(env_id: str) -> str | None:

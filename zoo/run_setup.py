@@ -82,7 +82,7 @@ def start_run(args: argparse.Namespace, argv: Sequence[str] | None, stack: ExitS
     algorithm_class(args.algo)
     check_env_id(args.env)
     config = _resolve(args)
-    backend = choose_backend(config.vec_env, config.env_id, config.env_kwargs, config.n_envs)
+    backend = choose_backend(config.vec_env, config.env_id)
     note = parity_note(config.env_id)
     if backend == "envpool" and note:
         say(f"warning: {note}")

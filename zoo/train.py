@@ -85,12 +85,15 @@ def _add_machine_options(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--vec-env",
         metavar="NAME",
-        help=f"{', '.join(BACKENDS)} (default auto: EnvPool where it equals Gymnasium)",
+        help=f"{', '.join(BACKENDS)} (default auto: mujoco for MuJoCo tasks, else dummy)",
     )
     how.add_argument("--n-envs", type=int, metavar="N", help="parallel environments")
     how.add_argument("--num-threads", type=int, metavar="N", help="threads of torch (default 1)")
     how.add_argument(
-        "--env-threads", type=int, metavar="N", help="threads of environments (default: all cores)"
+        "--env-threads",
+        type=int,
+        metavar="N",
+        help="threads that step environments (default: as many cores as pay)",
     )
     how.add_argument("--device", metavar="NAME", help="auto, cpu or cuda (default auto)")
     how.add_argument(

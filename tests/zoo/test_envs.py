@@ -9,6 +9,7 @@ import zoo.envs
 from agents.errors import ConfigError, MissingDependency, UnknownName
 from zoo.envs import choose_backend, env_arguments, make_gym_env, make_vec_env, parity_note
 from zoo.finite_check import FiniteCheck
+from zoo.mujoco_vec_env import MujocoVecEnv
 
 
 def test_v4_is_made_without_advice_to_upgrade():
@@ -100,18 +101,16 @@ def test_wrong_names_and_counts():
 
 
 def test_explicit_backend_is_taken_as_it_is():
-    for backend in ("dummy", "subproc", "envpool"):
-        assert choose_backend(backend, "HumanoidStandup-v4", {"a": 1}, 1) == backend
+    for backend in ("dummy", "subproc", "envpool", "mujoco"):
+        assert choose_backend(backend, "HumanoidStandup-v4") == backend
 
 
-def test_auto_takes_envpool_only_where_it_equals_gymnasium():
-    pytest.importorskip("envpool")
-    assert choose_backend("auto", "Walker2d-v4", None, 16) == "envpool"
-    assert choose_backend("auto", "Walker2d-v4", {}, 16) == "envpool"
-    assert choose_backend("auto", "Walker2d-v4", {"reset_noise_scale": 0.1}, 16) == "dummy"
-    assert choose_backend("auto", "Walker2d-v4", None, 1) == "dummy"
-    assert choose_backend("auto", "HumanoidStandup-v4", None, 16) == "dummy"
-    assert choose_backend("auto", "CartPole-v1", None, 16) == "dummy"
+def test_auto_steps_gymnasiums_mujoco_tasks_together():
+    assert choose_backend("auto", "Walker2d-v4") == "mujoco"
+    assert choose_backend("auto", "HumanoidStandup-v5") == "mujoco"
+    assert choose_backend("auto", "CartPole-v1") == "dummy"
+    venv = make_vec_env("InvertedPendulum-v4", 2, 3, "auto")
+    assert isinstance(venv.unwrapped, MujocoVecEnv)
 
 
 def test_parity_note(monkeypatch):
@@ -123,11 +122,3 @@ def test_parity_note(monkeypatch):
     assert "differs from Gymnasium's: 8.1% of the steps" in parity_note("HumanoidStandup-v4")
     monkeypatch.setattr(zoo.envs, "_installed_version", lambda package: "99.0.0")
     assert "installed are 99.0.0 and 99.0.0" in parity_note("Walker2d-v4")
-
-
-def test_auto_without_envpool_is_dummy(monkeypatch):
-    def installed(package):
-        return "none" if package == "envpool" else "3.14.0"
-
-    monkeypatch.setattr(zoo.envs, "_installed_version", installed)
-    assert choose_backend("auto", "Walker2d-v4", None, 16) == "dummy"

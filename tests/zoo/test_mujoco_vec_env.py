@@ -9,6 +9,7 @@ import pytest
 import torch
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+import zoo.mujoco_vec_env
 from agents.errors import ConfigError
 from zoo.agent_file import load_agent_file
 from zoo.env_ids import MUJOCO_TASKS
@@ -60,6 +61,13 @@ def test_it_equals_gymnasium_bit_for_bit(env_id, num_threads):
         ("Walker2d-v5", {"terminate_when_unhealthy": False, "healthy_reward": 2.0}),
         ("Hopper-v4", {"exclude_current_positions_from_observation": False}),
         ("HalfCheetah-v5", {"ctrl_cost_weight": 0.5, "forward_reward_weight": 2.0}),
+        ("Ant-v4", {"use_contact_forces": True, "healthy_z_range": (0.5, 0.8)}),
+        ("Ant-v5", {"include_cfrc_ext_in_observation": False, "main_body": "torso"}),
+        ("Ant-v5", {"terminate_when_unhealthy": False, "forward_reward_weight": 0.3}),
+        ("Humanoid-v4", {"terminate_when_unhealthy": False}),
+        ("Humanoid-v4", {"exclude_current_positions_from_observation": False}),
+        ("Humanoid-v5", {"include_cinert_in_observation": False, "contact_cost_weight": 1e-3}),
+        ("HumanoidStandup-v5", {"include_cvel_in_observation": False, "impact_cost_weight": 1.0}),
     ],
 )
 def test_arguments_count(env_id, env_kwargs):
@@ -120,3 +128,13 @@ def test_it_trains_as_gymnasium_one_by_one_does(tmp_path):
         weights.append(load_agent_file(run / "Hopper-v4.zip").parameters["policy"])
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_threads_are_taken_only_where_they_pay(monkeypatch):
+    monkeypatch.setattr(zoo.mujoco_vec_env, "_available_cores", lambda: 4)
+    cores = {}
+    for env_id, n_envs in (("InvertedPendulum-v4", 2), ("Humanoid-v4", 32)):
+        env = MujocoVecEnv(env_id, n_envs)
+        cores[env_id] = env._n_threads
+        env.close()
+    assert cores == {"InvertedPendulum-v4": 1, "Humanoid-v4": 4}
