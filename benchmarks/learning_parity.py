@@ -27,9 +27,9 @@ from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
 import agents
 from benchmarks.training_rate import PEER_TRPO as SHARED
-from zoo.atomic import atomic_write, write_text
+from hub.atomic import atomic_write, write_text
+from hub.versions import installed_versions
 from zoo.envs import make_vec_env
-from zoo.versions import installed_versions
 
 RESULTS = Path(__file__).parent / "results" / "learning_parity.json"
 N_ENVS = 2

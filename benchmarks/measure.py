@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo.atomic import write_text
-from zoo.versions import installed_versions
+from hub.atomic import write_text
+from hub.versions import installed_versions
 
 __all__ = ["RESULTS", "interleaved", "machine", "per_call_seconds", "save", "summary"]
 

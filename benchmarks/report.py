@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import RESULTS
-from zoo.atomic import atomic_write, write_text
+from hub.atomic import atomic_write, write_text
 
 __all__ = ["write_report"]
 

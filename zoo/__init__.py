@@ -1,3 +1,3 @@
 """The application: train, evaluate, watch, record and plot agents from the command line."""
 
-__version__ = "0.1.0"
+from hub import __version__ as __version__

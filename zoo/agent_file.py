@@ -19,8 +19,8 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from agents.errors import RunFolderError
-from zoo.atomic import write_bytes
-from zoo.normalizer import Statistics
+from hub.atomic import write_bytes
+from hub.normalizer import Statistics
 
 __all__ = ["AgentFile", "load_agent_file", "save_agent_file"]
 
@@ -36,7 +36,7 @@ class AgentFile(NamedTuple):
     parameters: dict[str, Any]
     """State dicts as ``BaseAlgorithm.set_parameters`` takes them."""
     normalizer: Statistics | None
-    """From :func:`zoo.normalizer.statistics`, None if the agent was trained without."""
+    """From :func:`hub.vec_normalize.statistics`, None if the agent was trained without."""
     training_state: dict[str, Any]
     """Counters and other JSON values; empty if the file does not come from this project."""
 
@@ -49,7 +49,7 @@ def save_agent_file(
 ) -> None:
     """Write ``model`` with everything that belongs to it, whole or not at all.
 
-    :param normalizer: from :func:`zoo.normalizer.statistics`.
+    :param normalizer: from :func:`hub.vec_normalize.statistics`.
     :param training_state: JSON values needed to continue training.
     """
     buffer = io.BytesIO()

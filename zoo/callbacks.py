@@ -23,11 +23,11 @@ from stable_baselines3.common.vec_env import unwrap_vec_normalize
 from tqdm import tqdm
 
 from agents.errors import RunFolderError
+from hub.atomic import write_bytes
+from hub.vec_normalize import normalizer_of
 from zoo.agent_file import save_agent_file
-from zoo.atomic import write_bytes
 from zoo.config import RunConfig
 from zoo.evaluation import Evaluation, evaluate, policy_actor
-from zoo.normalizer import ObservationNormalizer
 from zoo.runs import RunFolder
 from zoo.seeding import evaluation_seeds
 from zoo.segments import (
@@ -67,7 +67,7 @@ def evaluate_model(
 ) -> Evaluation:
     """Play whole episodes on Gymnasium with the model's frozen statistics, deterministically."""
     wrapper = unwrap_vec_normalize(training_env(model))
-    normalizer = None if wrapper is None else ObservationNormalizer.frozen(wrapper)
+    normalizer = None if wrapper is None else normalizer_of(wrapper)
     return evaluate(
         policy_actor(model.policy, normalizer, deterministic=True),
         config.env_id,

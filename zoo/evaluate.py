@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from agents.errors import ConfigError
-from zoo.atomic import write_text
+from hub.atomic import write_text
 from zoo.cli import execute, make_parser
 from zoo.evaluation import evaluate, evaluation_report
 from zoo.seeding import evaluation_seeds

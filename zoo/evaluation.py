@@ -16,10 +16,10 @@ import numpy.typing as npt
 from stable_baselines3.common.policies import BasePolicy
 
 from agents.errors import EnvironmentFault
-from zoo.atomic import write_text
+from hub.atomic import write_text
+from hub.normalizer import Normalizer
+from hub.versions import installed_versions
 from zoo.envs import make_gym_env
-from zoo.normalizer import ObservationNormalizer
-from zoo.versions import installed_versions
 
 __all__ = [
     "Actor",
@@ -54,7 +54,7 @@ class Evaluation:
 
 
 def policy_actor(
-    policy: BasePolicy, normalizer: ObservationNormalizer | None, *, deterministic: bool
+    policy: BasePolicy, normalizer: Normalizer | None, *, deterministic: bool
 ) -> Actor:
     """Return the actor made of a normaliser's frozen statistics and a policy."""
 

@@ -36,7 +36,7 @@ from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 
 from agents.errors import ConfigError, UnknownName
 from agents.registry import algorithm_class
-from zoo.schedules import SCHEDULE_KEYS, build_schedule, normalize_schedule
+from hub.schedules import SCHEDULE_KEYS, build_schedule, normalize_schedule
 
 __all__ = [
     "ACTIVATIONS",

@@ -22,7 +22,7 @@ from stable_baselines3.common.logger import (
 )
 
 from agents.errors import MissingDependency
-from zoo.atomic import write_text
+from hub.atomic import write_text
 from zoo.config import RunConfig
 from zoo.runs import RunFolder
 

@@ -18,7 +18,7 @@ import gymnasium
 
 from agents.errors import ConfigError, RunFolderError
 from agents.registry import algorithm_class
-from zoo.atomic import write_text
+from hub.atomic import write_text
 from zoo.cli import say
 from zoo.config import RunConfig, resolve_config
 from zoo.env_ids import check_env_id

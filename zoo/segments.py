@@ -20,8 +20,9 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
 from agents.errors import RunFolderError
+from hub.normalizer import Statistics
+from hub.vec_normalize import load_statistics, statistics
 from zoo.agent_file import AgentFile
-from zoo.normalizer import Statistics, load_statistics, statistics
 from zoo.seeding import segment_seed
 
 __all__ = [

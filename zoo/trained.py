@@ -17,11 +17,11 @@ from stable_baselines3.common.vec_env import VecTransposeImage
 
 from agents.errors import ConfigError, RunFolderError
 from agents.registry import algorithm_class
+from hub.normalizer import Normalizer
 from zoo.agent_file import load_agent_file
 from zoo.config import RunConfig
 from zoo.envs import make_gym_env
 from zoo.evaluation import Actor, policy_actor
-from zoo.normalizer import ObservationNormalizer
 from zoo.runs import RunFolder, load_config
 
 __all__ = ["TrainedAgent", "add_agent_arguments", "load_trained"]
@@ -34,7 +34,7 @@ class TrainedAgent:
     run: RunFolder
     config: RunConfig
     policy: BasePolicy
-    normalizer: ObservationNormalizer | None
+    normalizer: Normalizer | None
     n_timesteps: int
     """Environment steps it had been trained for."""
 
@@ -98,7 +98,7 @@ def load_trained(agent: str, which: str = "final") -> TrainedAgent:
     if file.normalizer is not None and config.normalize is not None:
         settings = config.normalize
         if settings.get("norm_obs", True):
-            normalizer = ObservationNormalizer(
+            normalizer = Normalizer(
                 file.normalizer,
                 clip_obs=settings.get("clip_obs", 10.0),
                 epsilon=settings.get("epsilon", 1e-8),

@@ -21,8 +21,8 @@ from stable_baselines3.common.vec_env import (
 from agents.errors import EnvironmentFault, NaturalZooError, RunFolderError
 from agents.registry import algorithm_class
 from agents.rollout_normalize import RolloutNormalize
+from hub.atomic import write_bytes
 from zoo.agent_file import load_agent_file
-from zoo.atomic import write_bytes
 from zoo.callbacks import BetweenRollouts, ProgressBar, StopSignal
 from zoo.config import RunConfig
 from zoo.logs import TrackingOptions, make_logger

@@ -57,7 +57,7 @@ import os, signal, sys
 os.setpgid(0, 0)
 for number, path in ((1, {out!r}), (2, {err!r})):
     os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-import torch, zoo.atomic, zoo.callbacks, zoo.train, zoo.training
+import torch, hub.atomic, zoo.callbacks, zoo.train, zoo.training
 torch.set_num_threads(1)
 zoo.train.N_FINAL_EPISODES = {n_final_episodes}
 

@@ -12,8 +12,8 @@ from stable_baselines3.common.env_util import make_vec_env
 
 from agents.errors import ConfigError, UnknownName
 from agents.npg import NPG
+from hub.schedules import Exponential, Linear
 from zoo.config import RunConfig, resolve_config
-from zoo.schedules import Exponential, Linear
 
 
 def test_everything_is_resolved() -> None:

@@ -15,6 +15,7 @@ from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 
 from agents import registry
 from agents.errors import ConfigError, UnknownName
+from hub.schedules import Linear
 from zoo.hyperparameters import (
     RUN_KEYS,
     Hyperparameters,
@@ -27,7 +28,6 @@ from zoo.hyperparameters import (
     read_entries,
     resolve_hyperparameters,
 )
-from zoo.schedules import Linear
 
 FILE = """
 default:

@@ -31,7 +31,7 @@ FREQUENCIES = ["-n", "640", "--eval-freq", "192", "--save-freq", "256"]
 MOMENTS = {
     "before the first checkpoint": "at_step(200, now)",
     "between two checkpoints": "at_step(450, now)",
-    "while a checkpoint is written": "at_call(zoo.atomic.os, 'fsync', 9, now)",
+    "while a checkpoint is written": "at_call(hub.atomic.os, 'fsync', 9, now)",
     "right after a checkpoint": "at_call(zoo.callbacks.BetweenRollouts, '_save_checkpoint', 1, "
     "now, after=True)",
     "during an evaluation": "at_call(zoo.callbacks, 'evaluate', 2, "

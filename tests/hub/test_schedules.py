@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from agents.errors import ConfigError, UnknownName
-from zoo.schedules import (
+from hub.schedules import (
     SCHEDULE_KEYS,
     Constant,
     Exponential,

@@ -5,7 +5,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from agents.errors import RunFolderError
-from zoo.normalizer import ObservationNormalizer, load_statistics, statistics
+from hub.vec_normalize import load_statistics, normalizer_of, statistics, wrap
 
 BOX = spaces.Box(-np.inf, np.inf, (3,), np.float32)
 
@@ -44,7 +44,7 @@ def wrapped(space=BOX, n_steps=50, **settings):
 @pytest.mark.parametrize("settings", [{}, {"clip_obs": 0.5, "epsilon": 1e-2}, {"norm_obs": False}])
 def test_same_arithmetic_as_vec_normalize(settings):
     env = wrapped(**settings)
-    frozen = ObservationNormalizer.frozen(env)
+    frozen = normalizer_of(env)
     raw = np.random.default_rng(0).normal(0, 300, (1000, 3)).astype(np.float32)
     expected = env.normalize_obs(raw)
     result = frozen(raw)
@@ -60,7 +60,7 @@ def test_dict_observations():
         *("ret.count", "ret.mean", "ret.var"),
     ]
     raw = {"arm": np.full((1, 3), 9, np.float32), "leg": np.full((1, 3), 50, np.float32)}
-    result = ObservationNormalizer.frozen(env)(raw)
+    result = normalizer_of(env)(raw)
     np.testing.assert_array_equal(result["arm"], raw["arm"])
     np.testing.assert_array_equal(result["leg"], env.normalize_obs(raw)["leg"])
 
@@ -78,7 +78,7 @@ def test_round_trip_is_exact():
 
 def test_statistics_are_copies():
     env = wrapped()
-    frozen, before = ObservationNormalizer.frozen(env), statistics(env)
+    frozen, before = normalizer_of(env), statistics(env)
     raw = np.ones((1, 3), np.float32)
     result = frozen(raw)
     for _ in range(20):
@@ -94,3 +94,46 @@ def test_statistics_of_another_environment():
         load_statistics(wrapped(), arrays)
     with pytest.raises(RunFolderError, match="another environment"):
         load_statistics(wrapped(norm_obs=False), statistics(wide))
+
+
+@pytest.mark.parametrize(
+    ("space", "settings"),
+    [
+        (BOX, {"clip_obs": 3.0, "clip_reward": 2.0, "gamma": 0.9, "epsilon": 1e-3}),
+        (BOX, {"norm_obs": False}),
+        (BOX, {"norm_reward": False}),
+        (spaces.Dict({"arm": BOX, "leg": BOX}), {}),
+        (spaces.Dict({"arm": BOX, "leg": BOX}), {"norm_obs_keys": ["leg"]}),
+    ],
+    ids=str,
+)
+def test_a_new_wrapper_goes_on_as_the_old_one(space, settings):
+    old = wrapped(space, **settings)
+    fresh = DummyVecEnv([lambda: Noise(space)] * 2)
+    new = wrap(normalizer_of(old), fresh)
+    for env in (old, new):
+        env.seed(7)
+        env.reset()
+    for _ in range(20):
+        for ours, theirs in zip(
+            new.step(np.zeros(2, int)), old.step(np.zeros(2, int)), strict=True
+        ):
+            if isinstance(theirs, dict):
+                for key in theirs:
+                    np.testing.assert_array_equal(ours[key], theirs[key])
+            elif isinstance(theirs, np.ndarray):
+                np.testing.assert_array_equal(ours, theirs)
+    assert {name: array.tobytes() for name, array in statistics(new).items()} == {
+        name: array.tobytes() for name, array in statistics(old).items()
+    }
+
+
+def test_a_wrapper_for_evaluation_stands_still():
+    old = wrapped()
+    new = wrap(normalizer_of(old), DummyVecEnv([lambda: Noise(BOX)]), training=False)
+    before = statistics(new)
+    new.seed(0)
+    new.reset()
+    rewards = [new.step(np.zeros(1, int))[1] for _ in range(20)]
+    assert np.mean(rewards) > 3  # raw: their mean is 5
+    np.testing.assert_array_equal(statistics(new)["obs.mean"], before["obs.mean"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-from zoo import __version__
+from hub import __version__
 
 __all__ = ["installed_versions"]
 

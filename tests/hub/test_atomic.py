@@ -4,7 +4,7 @@ import os
 import pytest
 
 from agents.errors import RunFolderError
-from zoo.atomic import atomic_write, write_bytes, write_text
+from hub.atomic import atomic_write, write_bytes, write_text
 
 
 def test_content_is_replaced(tmp_path):
