@@ -7,16 +7,56 @@ commas for the C++ programs that read it so.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from hub.control_names import ControlNames, Labels
 from hub.onnx_heads import action_postprocess
 from hub.policy_network import PolicyNetwork, Scaling
 from hub.spaces import space_to_json
 
-__all__ = ["FORMAT_VERSION", "network_metadata"]
+__all__ = ["FORMAT_VERSION", "agent_metadata", "network_metadata"]
 
 FORMAT_VERSION = "1"
+
+
+def agent_metadata(
+    *,
+    algo: str,
+    env_id: str,
+    control: ControlNames,
+    versions: Mapping[str, str | None],
+    evaluation: Mapping[str, Any] | None = None,
+    license: str | None = None,
+) -> dict[str, str]:
+    """Return what is known about the agent beside its network.
+
+    :param algo: registered name, such as ``"npg"``.
+    :param control: from :func:`hub.control_names.describe_control`.
+    :param versions: of the packages that it was trained with, by name.
+    :param evaluation: a summary of the returns that it reaches.
+    :param license: an SPDX name.
+    """
+    metadata = {
+        "algo": algo,
+        "env_id": env_id,
+        "versions": json.dumps(dict(versions)),
+        "observation_names": _labels(control.observation_names),
+        "observation_units": _labels(control.observation_units),
+        "action_names": _labels(control.action_names),
+        "action_units": _labels(control.action_units),
+    }
+    if control.joint_names:
+        metadata["joint_names"] = ",".join(control.joint_names)
+    if control.control_dt is not None:
+        metadata["control_dt"] = repr(control.control_dt)
+    if control.frame_skip is not None:
+        metadata["frame_skip"] = str(control.frame_skip)
+    if evaluation is not None:
+        metadata["evaluation"] = json.dumps(dict(evaluation))
+    if license is not None:
+        metadata["license"] = license
+    return metadata
 
 
 def network_metadata(network: PolicyNetwork) -> dict[str, str]:
@@ -40,6 +80,12 @@ def network_metadata(network: PolicyNetwork) -> dict[str, str]:
         metadata["obs_std"] = _scalings(network, lambda scaling: scaling.std.tolist())
         metadata["clip_obs"] = _scalings(network, lambda scaling: scaling.clip)
     return metadata
+
+
+def _labels(labels: Labels) -> str:
+    if isinstance(labels, Mapping):
+        return json.dumps({key: list(part) for key, part in labels.items()}, ensure_ascii=False)
+    return json.dumps(list(labels), ensure_ascii=False)
 
 
 def _scalings(network: PolicyNetwork, part: Callable[[Scaling], Any]) -> str:
