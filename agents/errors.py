@@ -6,6 +6,7 @@
     ├── ConfigError               a setting that cannot be used
     │   └── UnknownName           a name that is not registered (algorithm, environment, key)
     ├── EnvironmentFault          an environment that breaks its contract (NaN, wrong shape)
+    │   └── ObservationError      an observation that does not fit the agent
     ├── RunFolderError            a run folder that cannot be written, read or resumed
     ├── BundleError               a bundle that is damaged, unsafe or not one of ours
     ├── ExportError               an agent that cannot be written as ONNX or C
@@ -29,6 +30,7 @@ __all__ = [
     "ExportError",
     "MissingDependency",
     "NaturalZooError",
+    "ObservationError",
     "RunFolderError",
     "UnknownName",
     "nearest_match",
@@ -68,6 +70,10 @@ class UnknownName(ConfigError):
 
 class EnvironmentFault(NaturalZooError):
     """An environment that breaks its contract, such as a reward that is not a number."""
+
+
+class ObservationError(EnvironmentFault, ValueError):
+    """An observation that does not fit the agent: its shape, type, keys, or not a number."""
 
 
 class RunFolderError(NaturalZooError):

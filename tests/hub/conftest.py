@@ -1,7 +1,8 @@
-"""A Hub of our own for the tests, in a process of its own."""
+"""A Hub of our own in a process of its own, and ONNX files made by hand."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 TESTS = Path(__file__).parent.parent
@@ -81,3 +83,65 @@ def start_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
 def live_hub(start_hub: Callable[..., LiveHub]) -> LiveHub:
     """The server that tests share; each uses repositories of its own."""
     return start_hub()
+
+
+def _box(shape: list[int], dtype: str = "float32") -> dict[str, Any]:
+    return {"type": "Box", "shape": shape, "dtype": dtype, "low": "-inf", "high": "inf"}
+
+
+@pytest.fixture
+def linear_onnx(tmp_path: Path) -> Callable[..., Path]:
+    """Write ``actions = clip(((obs − mean) / std) @ weight, ±1)`` as the exporter would.
+
+    ``linear_onnx(weight, mean, std, dtype="float32", **metadata)``; None leaves a key out.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    def write(
+        weight: Any,
+        mean: Any = None,
+        std: Any = None,
+        dtype: str = "float32",
+        name: str = "policy.onnx",
+        **metadata: str | None,
+    ) -> Path:
+        weight = np.asarray(weight, dtype)
+        n_in, n_out = weight.shape
+        real = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        constants = {"weight": weight, "low": np.array(-1, dtype), "high": np.array(1, dtype)}
+        steps, last = [], "obs"
+        if mean is not None:
+            constants |= {"mean": np.asarray(mean, dtype), "std": np.asarray(std, dtype)}
+            steps += [("Sub", ["obs", "mean"], "centered"), ("Div", ["centered", "std"], "scaled")]
+            last = "scaled"
+        steps += [("MatMul", [last, "weight"], "mean_actions")]
+        steps += [("Clip", ["mean_actions", "low", "high"], "clipped")]
+        nodes = [helper.make_node(kind, given, [result]) for kind, given, result in steps]
+        nodes.append(helper.make_node("Cast", ["clipped"], ["actions"], to=onnx.TensorProto.FLOAT))
+        graph = helper.make_graph(
+            nodes,
+            "policy",
+            [helper.make_tensor_value_info("obs", real, ["batch", n_in])],
+            [helper.make_tensor_value_info("actions", onnx.TensorProto.FLOAT, ["batch", n_out])],
+            [numpy_helper.from_array(value, key) for key, value in constants.items()],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)], ir_version=8)
+        known: dict[str, str | None] = {
+            "format_version": "1",
+            "env_id": "Test-v0",
+            "observation_space": json.dumps(_box([n_in], dtype)),
+            "action_space": json.dumps(_box([n_out])),
+        }
+        if mean is not None:
+            known["obs_mean"] = json.dumps(np.asarray(mean, float).tolist())
+            known["obs_std"] = json.dumps(np.asarray(std, float).tolist())
+        known |= metadata
+        helper.set_model_props(
+            model, {key: text for key, text in known.items() if text is not None}
+        )
+        path = tmp_path / name
+        path.write_bytes(model.SerializeToString())
+        return path
+
+    return write

@@ -1,0 +1,143 @@
+"""Finding an agent by one string, the same for every command.
+
+AGENT is, in this order,
+
+1. a ``.onnx`` file,
+2. a bundle: a folder with ``agent.json``,
+3. a run folder: its ``bundle/``,
+4. the name of a published agent, such as ``npg-Walker2d-v4``: a bundle in ``pretrained/``, which a
+   checkout and an installed distribution have beside the package ``hub``.
+
+Nothing here opens what it finds; NumPy is not needed, nor is anything larger.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from agents.errors import BundleError, RunFolderError, UnknownName, nearest_match
+
+__all__ = [
+    "BUNDLE_FOLDER",
+    "MANIFEST",
+    "Located",
+    "locate",
+    "onnx_path",
+    "published_agents",
+    "settings_folders",
+]
+
+MANIFEST = "agent.json"
+"""What makes a folder a bundle."""
+BUNDLE_FOLDER = "bundle"
+"""Where a run keeps its bundle."""
+PUBLISHED = Path(__file__).resolve().parents[1] / "pretrained"
+
+_WHAT_WORKS = (
+    "Give a run folder such as logs/npg/Walker2d-v4_1, a bundle, a published agent's name or a "
+    ".onnx file."
+)
+_ONNX_FILES = {False: "policy.onnx", True: "policy.f64.onnx"}
+_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where an agent is.
+
+    :param kind: what was found.
+    :param path: the file or folder.
+    """
+
+    kind: Literal["onnx", "bundle", "run"]
+    path: Path
+
+    @property
+    def bundle(self) -> Path | None:
+        """Folder of the bundle; None for a single file and a run that has none yet."""
+        folder = {"onnx": None, "bundle": self.path, "run": self.path / BUNDLE_FOLDER}[self.kind]
+        return folder if folder is not None and (folder / MANIFEST).is_file() else None
+
+
+def locate(agent: str | Path) -> Located:
+    """Find an agent.
+
+    :raises UnknownName: no published agent has that name.
+    :raises BundleError: there is no such file.
+    :raises RunFolderError: there is no such folder, or it holds no agent.
+    """
+    path = Path(agent)
+    if path.suffix == ".onnx":
+        if not path.is_file():
+            raise BundleError(f"There is no file '{agent}'.{_nearest_path(path)}")
+        return Located("onnx", path)
+    if (path / MANIFEST).is_file():
+        return Located("bundle", path)
+    if settings_folders(path):
+        return Located("run", path)
+    if path.is_dir():
+        raise RunFolderError(
+            f"'{agent}' is not a run folder and not a bundle: it has neither ENV/config.yml nor "
+            f"{MANIFEST}. Give a folder such as logs/npg/Walker2d-v4_1."
+        )
+    name = str(agent)
+    if _NAME.fullmatch(name):
+        if (PUBLISHED / name / MANIFEST).is_file():
+            return Located("bundle", PUBLISHED / name)
+        raise UnknownName("agent", name, published_agents(), _WHAT_WORKS)
+    # Where an agent of the Hugging Face Hub, ORG/NAME[@REVISION], will be looked for.
+    hub = f" Agents of the Hugging Face Hub cannot be fetched yet. {_WHAT_WORKS}"
+    raise RunFolderError(
+        f"There is no folder '{agent}'.{_nearest_path(path)}"
+        f"{hub if _HUB_NAME.fullmatch(name) else ''}"
+    )
+
+
+def settings_folders(run: Path) -> list[Path]:
+    """Return the folders ``ENV/`` with ``config.yml`` in what may be a run folder: one if it is."""
+    folders = sorted(config.parent for config in run.glob("*/config.yml"))
+    return [folder for folder in folders if not (folder / MANIFEST).is_file()]  # those are bundles
+
+
+def published_agents() -> list[str]:
+    """Return the names of the published agents that this installation carries."""
+    return sorted(manifest.parent.name for manifest in PUBLISHED.glob(f"*/{MANIFEST}"))
+
+
+def onnx_path(agent: str | Path, *, float64: bool = False) -> Path:
+    """Return the ONNX file of an agent.
+
+    :param agent: as for :func:`locate`.
+    :param float64: the float64 one of a folder; a ``.onnx`` file is taken as it is.
+    :raises BundleError: it has none.
+    """
+    found = locate(agent)
+    if found.kind == "onnx":
+        return found.path
+    bundle = found.bundle
+    if bundle is None:
+        raise RunFolderError(
+            f"{found.path} has no {BUNDLE_FOLDER}/ yet: that is written when training ends. "
+            f"Type: python -m zoo.train --resume {found.path}"
+        )
+    path = bundle / _ONNX_FILES[float64]
+    if not path.is_file():
+        raise BundleError(
+            f"{bundle} has no {path.name}. Type: python -m hub.export {found.path}, which says why "
+            "if it cannot be made."
+        )
+    return path
+
+
+def _nearest_path(path: Path) -> str:
+    """Return the question whether a neighbour was meant, nothing if none is near."""
+    try:
+        siblings = [sibling.name for sibling in path.parent.iterdir()]
+    except OSError:
+        return ""
+    match = nearest_match(path.name, siblings)
+    return f" Did you mean '{path.parent / match}'?" if match else ""
