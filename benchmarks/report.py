@@ -25,6 +25,7 @@ def write_report() -> None:
         "updates": _updates,
         "scaling": _scaling,
         "memory": _memory,
+        "runtime_latency": _runtime_latency,
     }
     for name, writer in writers.items():
         path = RESULTS / f"{name}.json"
@@ -116,6 +117,16 @@ def _memory(content: dict[str, Any]) -> str:
         for point in content["npg HalfCheetah-v4"]
     ]
     return _table(("", "measured"), rows)
+
+
+def _runtime_latency(content: dict[str, Any]) -> str:
+    subjects = content["subjects"]
+    base = next(iter(subjects.values()))["p50"]
+    rows = [
+        (name, f"{s['p50']:.1f}", f"{s['p99']:.1f}", f"{base / s['p50']:.1f}×")
+        for name, s in subjects.items()
+    ]
+    return _table(("one observation in, one action out", "p50, µs", "p99, µs", "ratio"), rows)
 
 
 def _draw() -> None:

@@ -117,12 +117,20 @@ def memory(repeats: int, scale: float) -> None:
     save("memory", {"startup_seconds": content, "npg HalfCheetah-v4": growth})
 
 
+def acting(repeats: int, scale: float) -> None:
+    """From one observation to the action: SB3, torch, ONNX Runtime."""
+    from benchmarks.runtime_latency import measure
+
+    measure(rounds=2 * repeats, n_calls=int(3000 * scale))
+
+
 SECTIONS: dict[str, Callable[[int, float], None]] = {
     "peers": peers,
     "limits": limits,
     "updates": updates,
     "scaling": scaling,
     "memory": memory,
+    "acting": acting,
 }
 
 
