@@ -10,7 +10,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from zoo.envs import make_gym_env
+from hub.gym_env import make_gym_env
 
 __all__ = ["physics_rate", "record_controls"]
 

@@ -18,7 +18,7 @@ from benchmarks.physics import physics_rate
 from benchmarks.report import write_report
 from benchmarks.training_rate import default_rate, shared_a2c, shared_ppo, shared_trpo
 from benchmarks.updates import NETWORKS, compare_updates
-from zoo.env_ids import MUJOCO_TASKS
+from hub.env_ids import MUJOCO_TASKS
 
 ENV_ID = "Walker2d-v4"
 SLOW = ("Ant", "Humanoid", "HumanoidStandup", "Pusher")

@@ -23,10 +23,10 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from benchmarks.measure import save
+from hub.gym_env import make_gym_env
 from hub.onnx_export import build_policy_onnx, onnx_bytes
 from hub.runtime import OnnxPolicy
 from hub.vec_normalize import normalizer_of
-from zoo.envs import make_gym_env
 
 ENV_ID = "Walker2d-v4"
 _N_OBSERVATIONS = 256

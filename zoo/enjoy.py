@@ -12,8 +12,8 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+from hub.gym_env import make_gym_env
 from zoo.cli import execute, make_parser
-from zoo.envs import make_gym_env
 from zoo.rendering import (
     drawing_errors,
     is_mujoco_env,

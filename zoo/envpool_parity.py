@@ -40,10 +40,10 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from hub.env_ids import MUJOCO_TASKS
+from hub.gym_env import make_gym_env
 from zoo.cli import execute, make_parser
-from zoo.env_ids import MUJOCO_TASKS
 from zoo.envpool_vec_env import EnvPoolVecEnv
-from zoo.envs import make_gym_env
 
 __all__ = ["PARITY_FILE", "TOLERANCE", "Parity", "main", "measure", "measured_ids"]
 

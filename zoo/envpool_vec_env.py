@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
 from agents.errors import ConfigError, MissingDependency
-from zoo.envs import env_arguments, make_gym_env
+from hub.gym_env import env_arguments, make_gym_env
 
 __all__ = ["EnvPoolVecEnv", "import_envpool"]
 

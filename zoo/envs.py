@@ -1,84 +1,25 @@
-"""From an environment id to environments: one, or many behind one of four backends."""
+"""Many environments behind one of four backends."""
 
 from __future__ import annotations
 
 import functools
 import importlib.metadata
 import importlib.resources
-import inspect
 import json
 import multiprocessing
-import warnings
 from collections.abc import Mapping
 from typing import Any, cast
 
-import gymnasium
-from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
-from agents.errors import ConfigError, MissingDependency, UnknownName
-from zoo.env_ids import check_env_id, is_mujoco_task
+from agents.errors import ConfigError, UnknownName
+from hub.env_ids import check_env_id, is_mujoco_task
+from hub.gym_env import make_gym_env
 from zoo.finite_check import FiniteCheck
 
-__all__ = [
-    "BACKENDS",
-    "choose_backend",
-    "env_arguments",
-    "make_gym_env",
-    "make_vec_env",
-    "parity_note",
-]
+__all__ = ["BACKENDS", "choose_backend", "make_vec_env", "parity_note"]
 
 BACKENDS = ("auto", "dummy", "subproc", "envpool", "mujoco")
-
-
-def make_gym_env(
-    env_id: str, env_kwargs: Mapping[str, Any] | None = None, render_mode: str | None = None
-) -> gymnasium.Env[Any, Any]:
-    """Return one environment of Gymnasium, the reference that every agent is evaluated on.
-
-    :param env_id: such as ``"Walker2d-v4"``.
-    :param env_kwargs: arguments of its constructor, or of ``gymnasium.make``.
-    :param render_mode: None, ``"rgb_array"`` or ``"human"``.
-    :raises UnknownName: there is no such id.
-    :raises ConfigError: the environment refuses the arguments.
-    :raises MissingDependency: the environment needs a package that is not installed.
-    """
-    check_env_id(env_id)
-    arguments = dict(env_kwargs or {})
-    if render_mode is not None:  # not every environment takes the argument
-        arguments["render_mode"] = render_mode
-    with warnings.catch_warnings():
-        # v4 tasks are a supported choice: no advice to upgrade
-        warnings.filterwarnings("ignore", r".*You should consider upgrading", DeprecationWarning)
-        try:
-            return gymnasium.make(env_id, **arguments)
-        except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-            raise MissingDependency(
-                f"{env_id} needs a package that is not installed: {_first_line(error)}"
-            ) from error
-        except Exception as error:
-            # An environment may raise anything; without arguments it is not the user's doing.
-            if not env_kwargs:
-                raise
-            raise ConfigError(_refusal(env_id, env_kwargs, error)) from error
-
-
-def env_arguments(env_id: str) -> list[str]:
-    """Return the names of the arguments that the environment's constructor declares.
-
-    ``max_episode_steps`` is among them: ``gymnasium.make`` takes it for every environment.
-    """
-    entry_point = gymnasium.spec(env_id).entry_point
-    creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
-    parameters = inspect.signature(creator).parameters.values() if creator is not None else ()
-    names = [
-        parameter.name
-        for parameter in parameters
-        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-        and parameter.name != "render_mode"
-    ]
-    return [*names, "max_episode_steps"]
 
 
 def make_vec_env(
@@ -108,7 +49,7 @@ def make_vec_env(
         raise ConfigError(f"--n-envs is {n_envs}, it must be at least 1. Type --n-envs 1.")
     name = choose_backend(backend, env_id)
     if name == "envpool":
-        # Imported here: EnvPool is optional, and its module needs `make_gym_env` from this one.
+        # Imported here: EnvPool is optional.
         from zoo.envpool_vec_env import EnvPoolVecEnv
 
         venv: VecEnv = EnvPoolVecEnv(env_id, n_envs, seed, env_kwargs, n_threads)
@@ -190,17 +131,3 @@ def _installed_version(package: str) -> str:
 def _measured_parity() -> dict[str, Any]:
     text = importlib.resources.files("zoo").joinpath("envpool_parity.json").read_text("utf-8")
     return cast(dict[str, Any], json.loads(text))
-
-
-def _refusal(env_id: str, env_kwargs: Mapping[str, Any], error: Exception) -> str:
-    given = ", ".join(f"{name}={value!r}" for name, value in env_kwargs.items())
-    return (
-        f"{env_id} refuses the environment arguments {given}: {_first_line(error)} "
-        f"Allowed: {', '.join(env_arguments(env_id))}. Correct them, or leave them out."
-    )
-
-
-def _first_line(error: Exception) -> str:
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    text = text.split(" was raised from the environment creator")[0].rstrip(".")
-    return f"{text}."

@@ -17,9 +17,9 @@ from stable_baselines3.common.policies import BasePolicy
 
 from agents.errors import EnvironmentFault
 from hub.atomic import write_text
+from hub.gym_env import make_gym_env
 from hub.normalizer import Normalizer
 from hub.versions import installed_versions
-from zoo.envs import make_gym_env
 
 __all__ = [
     "Actor",

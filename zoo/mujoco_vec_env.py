@@ -22,7 +22,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
 from agents.errors import ConfigError
-from zoo.envs import make_gym_env
+from hub.gym_env import make_gym_env
 from zoo.mujoco_tasks import Array, task_of
 
 __all__ = ["MujocoVecEnv"]

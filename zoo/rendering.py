@@ -23,7 +23,7 @@ import gymnasium as gym
 import numpy as np
 
 from agents.errors import ConfigError, DisplayError, MissingDependency, NaturalZooError
-from zoo.envs import make_gym_env
+from hub.gym_env import make_gym_env
 from zoo.evaluation import Actor
 
 __all__ = [

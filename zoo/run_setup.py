@@ -19,9 +19,9 @@ import gymnasium
 from agents.errors import ConfigError, RunFolderError
 from agents.registry import algorithm_class
 from hub.atomic import write_text
+from hub.env_ids import check_env_id
 from zoo.cli import say
 from zoo.config import RunConfig, resolve_config
-from zoo.env_ids import check_env_id
 from zoo.envs import choose_backend, parity_note
 from zoo.hyperparameters import RUN_KEYS, parse_overrides, resolve_hyperparameters
 from zoo.runs import RunFolder, create_run_folder, load_config, run_folders

@@ -17,10 +17,10 @@ from stable_baselines3.common.vec_env import VecTransposeImage
 
 from agents.errors import ConfigError, RunFolderError
 from agents.registry import algorithm_class
+from hub.gym_env import make_gym_env
 from hub.normalizer import Normalizer
 from zoo.agent_file import load_agent_file
 from zoo.config import RunConfig
-from zoo.envs import make_gym_env
 from zoo.evaluation import Actor, policy_actor
 from zoo.runs import RunFolder, load_config
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hub.gym_env import make_gym_env
 from zoo import enjoy
-from zoo.envs import make_gym_env
 
 
 @pytest.fixture(autouse=True)

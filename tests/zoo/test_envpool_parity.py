@@ -5,9 +5,9 @@ import pytest
 
 pytest.importorskip("envpool")
 
+from hub.gym_env import make_gym_env
 from zoo import envpool_parity
 from zoo.envpool_parity import PARITY_FILE, TOLERANCE, Parity, main, measure, measured_ids
-from zoo.envs import make_gym_env
 
 RECORD = json.loads(PARITY_FILE.read_text())
 

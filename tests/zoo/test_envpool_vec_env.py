@@ -6,8 +6,9 @@ import pytest
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
 from agents.errors import ConfigError, MissingDependency
+from hub.gym_env import make_gym_env
 from zoo.envpool_vec_env import EnvPoolVecEnv
-from zoo.envs import make_gym_env, make_vec_env
+from zoo.envs import make_vec_env
 
 pytest.importorskip("envpool", reason="EnvPool has builds for some systems only")
 

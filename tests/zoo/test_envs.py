@@ -1,62 +1,14 @@
-import warnings
-
 import numpy as np
 import pytest
 from stable_baselines3.common.env_util import make_vec_env as sb3_make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 import zoo.envs
-from agents.errors import ConfigError, MissingDependency, UnknownName
-from zoo.envs import choose_backend, env_arguments, make_gym_env, make_vec_env, parity_note
+from agents.errors import ConfigError, UnknownName
+from hub.gym_env import make_gym_env
+from zoo.envs import choose_backend, make_vec_env, parity_note
 from zoo.finite_check import FiniteCheck
 from zoo.mujoco_vec_env import MujocoVecEnv
-
-
-def test_v4_is_made_without_advice_to_upgrade():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        env = make_gym_env("InvertedPendulum-v4")
-    assert env.spec.id == "InvertedPendulum-v4"
-
-
-def test_arguments_reach_the_environment():
-    env = make_gym_env("Hopper-v4", {"reset_noise_scale": 0.0, "max_episode_steps": 3})
-    obs, _ = env.reset(seed=0)
-    np.testing.assert_array_equal(obs, [1.25, *[0.0] * 10])
-    ends = [env.step(np.zeros(3, dtype=np.float32))[3] for _ in range(3)]
-    assert ends == [False, False, True]
-
-
-@pytest.mark.parametrize(
-    ("env_id", "kwargs", "allowed"),
-    [
-        ("CartPole-v1", {"camera_id": 1}, "Allowed: sutton_barto_reward, max_episode_steps."),
-        ("CartPole-v1", {"frame_skip": 5}, "Allowed: sutton_barto_reward, max_episode_steps."),
-        ("Hopper-v4", {"forward_reward": 1.0}, "Allowed: forward_reward_weight, ctrl_cost_weight"),
-        ("Hopper-v5", {"xml_file": "no_such.xml"}, "Allowed: xml_file, frame_skip"),
-    ],
-)
-def test_refused_arguments_are_named_with_what_is_allowed(env_id, kwargs, allowed):
-    with pytest.raises(ConfigError) as raised:
-        make_gym_env(env_id, kwargs)
-    (name, value), message = next(iter(kwargs.items())), str(raised.value)
-    assert message.startswith(f"{env_id} refuses the environment arguments {name}={value!r}: ")
-    assert allowed in message
-    assert "\n" not in message
-
-
-def test_env_arguments():
-    assert env_arguments("CartPole-v1") == ["sutton_barto_reward", "max_episode_steps"]
-    assert "healthy_z_range" in env_arguments("Hopper-v4")
-
-
-def test_missing_package_of_an_environment(monkeypatch):
-    def refuse(*args, **kwargs):
-        raise zoo.envs.gymnasium.error.DependencyNotInstalled("Box2D is not installed")
-
-    monkeypatch.setattr(zoo.envs.gymnasium, "make", refuse)
-    with pytest.raises(MissingDependency, match=r"LunarLander-v3 needs a package .* Box2D"):
-        make_gym_env("LunarLander-v3")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from agents.errors import ConfigError
 from agents.npg import NPG
-from zoo.envs import make_gym_env
+from hub.gym_env import make_gym_env
 from zoo.evaluation import Evaluation, evaluate, evaluation_report, policy_actor, save_evaluation
 from zoo.seeding import evaluation_seeds
 

@@ -11,9 +11,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 import zoo.mujoco_vec_env
 from agents.errors import ConfigError
+from hub.env_ids import MUJOCO_TASKS
+from hub.gym_env import make_gym_env
 from zoo.agent_file import load_agent_file
-from zoo.env_ids import MUJOCO_TASKS
-from zoo.envs import make_gym_env
 from zoo.mujoco_vec_env import MujocoVecEnv
 from zoo.train import main
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from agents.errors import ConfigError, DisplayError, MissingDependency
+from hub.gym_env import make_gym_env
 from zoo import rendering
-from zoo.envs import make_gym_env
 from zoo.evaluation import evaluate
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="only Linux is headless")

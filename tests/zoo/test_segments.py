@@ -7,8 +7,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormali
 
 from agents.errors import RunFolderError
 from agents.npg import NPG
+from hub.gym_env import make_gym_env
 from zoo.agent_file import AgentFile
-from zoo.envs import make_gym_env
 from zoo.segments import TrainingState, begin_segment, capture, restore, set_statistics
 
 

@@ -12,9 +12,9 @@ from stable_baselines3.common.monitor import load_results
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from agents.npg import NPG
+from hub.gym_env import make_gym_env
 from zoo.agent_file import load_agent_file
 from zoo.config import RunConfig
-from zoo.envs import make_gym_env
 from zoo.evaluation import evaluate
 from zoo.runs import RunFolder, create_run_folder
 from zoo.seeding import evaluation_seeds

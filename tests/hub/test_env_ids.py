@@ -2,7 +2,7 @@ import gymnasium
 import pytest
 
 from agents.errors import ConfigError, UnknownName
-from zoo.env_ids import MUJOCO_TASKS, check_env_id, is_mujoco_task
+from hub.env_ids import MUJOCO_TASKS, check_env_id, is_mujoco_task
 
 
 @pytest.mark.parametrize("env_id", ["Walker2d-v4", "Walker2d-v5", "Pusher-v5", "CartPole-v1"])
