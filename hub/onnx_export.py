@@ -14,15 +14,21 @@ from collections.abc import Mapping, Sequence
 import onnx
 from stable_baselines3.common.policies import BasePolicy
 
+from agents.errors import UnknownName
+from hub.normalizer import Normalizer
+from hub.onnx_distribution import emit_distribution, sampling
 from hub.onnx_extractors import emit_features
 from hub.onnx_graph import FloatType, GraphBuilder
 from hub.onnx_heads import emit_actions
 from hub.onnx_inputs import emit_input
 from hub.onnx_layers import emit_modules
-from hub.onnx_metadata import network_metadata
-from hub.policy_network import ObservationStatistics, read_policy
+from hub.onnx_metadata import network_metadata, reward_metadata
+from hub.onnx_value import emit_value
+from hub.policy_network import read_policy
 
-__all__ = ["build_policy_onnx", "onnx_bytes"]
+__all__ = ["OUTPUTS", "build_policy_onnx", "onnx_bytes"]
+
+OUTPUTS = ("actions", "value", "distribution")
 
 _DESCRIPTION = (
     "Raw observation in, action to apply out: normalisation, clipping and action post-processing "
@@ -32,7 +38,7 @@ _DESCRIPTION = (
 
 def build_policy_onnx(
     policy: BasePolicy,
-    normalizer: ObservationStatistics | None = None,
+    normalizer: Normalizer | None = None,
     *,
     dtype: FloatType = "float32",
     metadata: Mapping[str, str] | None = None,
@@ -41,24 +47,36 @@ def build_policy_onnx(
     """Return the policy as a checked ONNX model; the same policy gives the same bytes.
 
     :param policy: an SB3 policy (see :func:`hub.policy_network.read_policy`).
-    :param normalizer: statistics its observations were normalised with, None without.
+    :param normalizer: what its observations were normalised with, None without.
     :param dtype: ``"float32"``, or ``"float64"`` for the bit-reproducible twin, whose Box
         observations are float64, too.
     :param metadata: ``metadata_props`` beside those that the network itself tells
         (:func:`hub.onnx_metadata.network_metadata`).
-    :param outputs: what the file gives: ``"actions"``.
+    :param outputs: what the file gives, any of ``"actions"``, ``"value"``
+        (:mod:`hub.onnx_value`) and ``"distribution"``, which is two outputs, ``mean`` and
+        ``log_std``, or one, ``logits`` (:mod:`hub.onnx_distribution`).
     :raises ExportError: the policy, a space or a layer cannot be exported in this way.
     """
+    unknown = set(outputs) - set(OUTPUTS)
+    if unknown or not outputs:
+        raise UnknownName("output", ", ".join(sorted(unknown)) or "none", OUTPUTS)
     network = read_policy(policy, normalizer)
     builder = GraphBuilder(dtype)
-    prepared = {entry.name: emit_input(builder, entry) for entry in network.inputs}
-    features = emit_features(
-        builder, network.extractor, prepared if network.is_dict else prepared["obs"], "features"
-    )
+    inputs = {entry.name: emit_input(builder, entry) for entry in network.inputs}
+    observations = inputs if network.is_dict else inputs["obs"]
+    features = emit_features(builder, network.extractor, observations, "features")
     latent = emit_modules(builder, network.body, features, "pi")
     output = emit_modules(builder, network.output, latent, "action_net")
-    emit_actions(builder, network.action_space, output, squashed=network.squashed)
-    return builder.model({**network_metadata(network), **(metadata or {})}, _DESCRIPTION)
+    properties = network_metadata(network)
+    if "actions" in outputs:
+        emit_actions(builder, network.action_space, output, squashed=network.squashed)
+    if "value" in outputs:
+        emit_value(builder, policy, observations, output)
+        properties |= reward_metadata(normalizer)
+    if "distribution" in outputs:
+        emit_distribution(builder, policy, latent, output)
+        properties["sampling"] = sampling(network)
+    return builder.model({**properties, **(metadata or {})}, _DESCRIPTION)
 
 
 def onnx_bytes(model: onnx.ModelProto) -> bytes:

@@ -56,7 +56,7 @@ class GraphBuilder:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
-        self._outputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[tuple[onnx.ValueInfoProto, str]] = []
         self._names: set[str] = set()
 
     def input(self, name: str, elem_type: int, shape: Sequence[int]) -> Tensor:
@@ -69,11 +69,8 @@ class GraphBuilder:
     def output(self, name: str, elem_type: int, source: Tensor) -> None:
         """Declare an output of shape ``(batch, *source.shape)`` that holds ``source``."""
         self._claim(name)
-        self._outputs.append(
-            helper.make_tensor_value_info(name, elem_type, ["batch", *source.shape])
-        )
-        if not self._rename(source.name, name):
-            self.add_node("Identity", [source.name], [name])
+        info = helper.make_tensor_value_info(name, elem_type, ["batch", *source.shape])
+        self._outputs.append((info, source.name))
 
     def real(self, name: str, values: Any) -> str:
         """Add a constant of the graph's floating-point type; returns its unique name."""
@@ -98,7 +95,7 @@ class GraphBuilder:
         output = self.unique(name)
         names = [value.name if isinstance(value, Tensor) else value for value in inputs]
         self.add_node(operator, names, [output], **attributes)
-        return Tensor(output, tuple(shape))
+        return Tensor(output, tuple(int(length) for length in shape))
 
     def add_node(
         self, operator: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any
@@ -129,8 +126,9 @@ class GraphBuilder:
         :param metadata: written as ``metadata_props``, in alphabetical order.
         :param description: one line for people who open the file in a viewer.
         """
+        outputs = self._write_outputs()
         graph = helper.make_graph(
-            self._nodes, "policy", self._inputs, self._outputs, list(self._constants.values())
+            self._nodes, "policy", self._inputs, outputs, list(self._constants.values())
         )
         model = helper.make_model(
             graph,
@@ -143,14 +141,18 @@ class GraphBuilder:
         onnx.checker.check_model(model, full_check=True)
         return model
 
-    def _rename(self, old: str, new: str) -> bool:
-        """Rename what a node gives; False if it is an input or an output already."""
-        if old in {info.name for info in (*self._inputs, *self._outputs)}:
-            return False
-        for node in self._nodes:
-            for names in (node.input, node.output):
-                names[:] = [new if name == old else name for name in names]
-        return True
+    def _write_outputs(self) -> list[onnx.ValueInfoProto]:
+        """Give what nodes compute the names of the outputs."""
+        renamed: dict[str, str] = {info.name: info.name for info in self._inputs}
+        for info, source in self._outputs:
+            if source in renamed:
+                self.add_node("Identity", [renamed[source]], [info.name])
+                continue
+            renamed[source] = info.name
+            for node in self._nodes:
+                for names in (node.input, node.output):
+                    names[:] = [info.name if name == source else name for name in names]
+        return [info for info, _ in self._outputs]
 
     def _claim(self, name: str) -> None:
         if name in self._names:

@@ -10,12 +10,15 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from hub.control_names import ControlNames, Labels
+from hub.normalizer import Normalizer
 from hub.onnx_heads import action_postprocess
 from hub.policy_network import PolicyNetwork, Scaling
 from hub.spaces import space_to_json
 
-__all__ = ["FORMAT_VERSION", "agent_metadata", "network_metadata"]
+__all__ = ["FORMAT_VERSION", "agent_metadata", "network_metadata", "reward_metadata"]
 
 FORMAT_VERSION = "1"
 
@@ -80,6 +83,17 @@ def network_metadata(network: PolicyNetwork) -> dict[str, str]:
         metadata["obs_std"] = _scalings(network, lambda scaling: scaling.std.tolist())
         metadata["clip_obs"] = _scalings(network, lambda scaling: scaling.clip)
     return metadata
+
+
+def reward_metadata(normalizer: Normalizer | None) -> dict[str, str]:
+    """Return what a file with values has to tell: a value times ``reward_std`` is in true rewards.
+
+    Empty if the agent was trained with rewards as they were.
+    """
+    if normalizer is None or not normalizer.norm_reward:
+        return {}
+    std = np.sqrt(normalizer.arrays["ret.var"] + normalizer.epsilon)
+    return {"reward_std": repr(float(std)), "clip_reward": repr(float(normalizer.clip_reward))}
 
 
 def _labels(labels: Labels) -> str:

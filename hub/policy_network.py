@@ -11,9 +11,8 @@ then says what becomes of it: clip, tanh and unscale, argmax, threshold.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,14 +24,15 @@ from stable_baselines3.dqn.policies import DQNPolicy
 from torch import nn
 
 from agents.errors import ExportError
+from hub.normalizer import Normalizer
 
 __all__ = [
     "ObservationInput",
-    "ObservationStatistics",
     "PolicyNetwork",
     "Scaling",
     "extractor_body",
     "read_policy",
+    "refuse_own_methods",
 ]
 
 Array = npt.NDArray[np.float64]
@@ -42,22 +42,6 @@ _OBSERVATION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces
 _METHODS = ("_predict", "forward", "extract_features", "predict", "unscale_action")
 _ACTOR_CRITIC_METHODS = ("_predict", "get_distribution", "_get_action_dist_from_latent", "predict")
 _THEIRS = ("stable_baselines3.", "sb3_contrib.tqc.")
-
-
-class ObservationStatistics(Protocol):
-    """Frozen running statistics and how they are applied."""
-
-    @property
-    def arrays(self) -> Mapping[str, Array]:
-        """``obs.mean`` and ``obs.var``, or ``obs.KEY.mean`` … for each normalised key."""
-
-    @property
-    def clip_obs(self) -> float:
-        """Largest magnitude of a normalised component."""
-
-    @property
-    def epsilon(self) -> float:
-        """Is added to the variance."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +88,7 @@ class PolicyNetwork:
         return isinstance(self.observation_space, spaces.Dict)
 
 
-def read_policy(policy: BasePolicy, normalizer: ObservationStatistics | None) -> PolicyNetwork:
+def read_policy(policy: BasePolicy, normalizer: Normalizer | None) -> PolicyNetwork:
     """Return the chain that ``policy.predict(…, deterministic=True)`` computes.
 
     :param policy: of PPO, A2C and all with an ``ActorCriticPolicy``; of SAC, TQC, TD3, DDPG, DQN.
@@ -131,17 +115,17 @@ _Modules = tuple[nn.Module, tuple[nn.Module, ...], tuple[nn.Module, ...], bool]
 def _modules(policy: BasePolicy) -> _Modules:
     """Return extractor, body, output and whether the output is squashed."""
     if isinstance(policy, ActorCriticPolicy):
-        _refuse_own_methods(type(policy), _ACTOR_CRITIC_METHODS)
+        refuse_own_methods(type(policy), _ACTOR_CRITIC_METHODS)
         body = extractor_body(policy.mlp_extractor, "actor")
         return policy.pi_features_extractor, body, (policy.action_net,), policy.squash_output
     if isinstance(policy, DQNPolicy):
-        _refuse_own_methods(type(policy), _METHODS)
-        _refuse_own_methods(type(policy.q_net), _METHODS)
+        refuse_own_methods(type(policy), _METHODS)
+        refuse_own_methods(type(policy.q_net), _METHODS)
         return policy.q_net.features_extractor, tuple(policy.q_net.q_net), (), False
     actor = getattr(policy, "actor", None)
     if isinstance(actor, BasePolicy):
-        _refuse_own_methods(type(policy), _METHODS)
-        _refuse_own_methods(type(actor), (*_METHODS, "get_action_dist_params"))
+        refuse_own_methods(type(policy), _METHODS)
+        refuse_own_methods(type(actor), (*_METHODS, "get_action_dist_params"))
         latent, mean = getattr(actor, "latent_pi", None), getattr(actor, "mu", None)
         if isinstance(latent, nn.Sequential) and isinstance(mean, nn.Module):  # SAC, TQC
             return actor.features_extractor, tuple(latent), (mean,), True
@@ -185,7 +169,11 @@ def _refuse_recurrent(policy: BasePolicy) -> None:
         )
 
 
-def _refuse_own_methods(cls: type, names: tuple[str, ...]) -> None:
+def refuse_own_methods(cls: type, names: tuple[str, ...]) -> None:
+    """Accept a class only if these methods are those of SB3 or sb3-contrib.
+
+    :raises ExportError: somebody's own code computes something that is not known here.
+    """
     for name in names:
         owner = next(base for base in cls.__mro__ if name in vars(base) or base is object)
         if owner is not object and not owner.__module__.startswith(_THEIRS):
@@ -196,9 +184,7 @@ def _refuse_own_methods(cls: type, names: tuple[str, ...]) -> None:
             )
 
 
-def _inputs(
-    policy: BasePolicy, normalizer: ObservationStatistics | None
-) -> tuple[ObservationInput, ...]:
+def _inputs(policy: BasePolicy, normalizer: Normalizer | None) -> tuple[ObservationInput, ...]:
     space = policy.observation_space
     if isinstance(space, spaces.Dict):
         return tuple(
@@ -220,7 +206,7 @@ def _input(
     return ObservationInput(name, space, scaling, normalize_images and is_image_space(space))
 
 
-def _scaling(normalizer: ObservationStatistics | None, name: str) -> Scaling | None:
+def _scaling(normalizer: Normalizer | None, name: str) -> Scaling | None:
     if normalizer is None or f"{name}.mean" not in normalizer.arrays:
         return None
     variance = normalizer.arrays[f"{name}.var"]

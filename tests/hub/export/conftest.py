@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import types
 import unittest.mock
-from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
@@ -19,6 +18,7 @@ from onnx.reference import ReferenceEvaluator
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
 
+from hub.normalizer import Normalizer
 from hub.onnx_export import build_policy_onnx, onnx_bytes
 
 Observation = Any  # one array, or arrays by key
@@ -109,29 +109,13 @@ def _show(space: spaces.Space[Any], values: np.ndarray[Any, Any]) -> Any:
     return np.clip(values.reshape(space.shape), space.low, space.high).astype(space.dtype)
 
 
-@dataclass
-class Statistics:
-    """Some running statistics, not those of an environment."""
-
-    arrays: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
-    clip_obs: float = 2.5
-    epsilon: float = 1e-8
-
-    def __call__(self, observations: Observation) -> Observation:
-        """Return what VecNormalize gives an SB3 policy."""
-        return by_key(
-            observations,
-            lambda name, values: (
-                self.scaled(values, name).astype(np.float32)
-                if f"{name}.mean" in self.arrays
-                else values
-            ),
-        )
-
-    def scaled(self, values: np.ndarray[Any, Any], name: str) -> np.ndarray[Any, Any]:
-        mean, variance = self.arrays[f"{name}.mean"], self.arrays[f"{name}.var"]
-        scaled = (values - mean) / np.sqrt(variance + self.epsilon)
-        return np.clip(scaled, -self.clip_obs, self.clip_obs)
+def scaled(normalizer: Normalizer, values: np.ndarray[Any, Any], name: str) -> Any:
+    """Return ``values`` normalised in float64, those of other keys as they are."""
+    if f"{name}.mean" not in normalizer.arrays:
+        return values
+    mean, variance = normalizer.arrays[f"{name}.mean"], normalizer.arrays[f"{name}.var"]
+    centred = (values - mean) / np.sqrt(variance + normalizer.epsilon)
+    return np.clip(centred, -normalizer.clip_obs, normalizer.clip_obs)
 
 
 def by_key(observations: Observation, function: Any) -> Observation:
@@ -140,18 +124,18 @@ def by_key(observations: Observation, function: Any) -> Observation:
     return function("obs", observations)
 
 
-def statistics(space: spaces.Space[Any], keys: tuple[str, ...] = ("obs",)) -> Statistics:
+def statistics(space: spaces.Space[Any], keys: tuple[str, ...] = ("obs",)) -> Normalizer:
     """Return statistics for a Box, or for some keys of a Dict."""
     rng = np.random.default_rng(5)
     parts = {"obs": space}
     if isinstance(space, spaces.Dict):
         parts = {f"obs.{key}": space.spaces[key] for key in keys}
-    found = Statistics()
+    arrays = {"ret.var": np.array(1.0)}
     for name, part in parts.items():
         centre, spread = (128.0, 40.0) if part.dtype == np.uint8 else (0.0, 1.0)
-        found.arrays[f"{name}.mean"] = centre + spread * rng.normal(size=part.shape)
-        found.arrays[f"{name}.var"] = spread**2 * rng.uniform(0.1, 4.0, size=part.shape)
-    return found
+        arrays[f"{name}.mean"] = centre + spread * rng.normal(size=part.shape)
+        arrays[f"{name}.var"] = spread**2 * rng.uniform(0.1, 4.0, size=part.shape)
+    return Normalizer(arrays, clip_obs=2.5)
 
 
 def sample(space: spaces.Space[Any], n: int, seed: int = 0) -> Observation:
@@ -198,24 +182,19 @@ def feed(model: onnx.ModelProto, observations: Observation) -> dict[str, Any]:
     return {name: np.asarray(arrays[name]).astype(kind) for name, kind in types_.items()}
 
 
-def run_sb3(policy: BasePolicy, normalizer: Statistics | None, observations: Observation) -> Any:
+def run_sb3(policy: BasePolicy, normalizer: Normalizer | None, observations: Observation) -> Any:
     """Return what SB3 does in float32."""
     seen = normalizer(observations) if normalizer else observations
     return policy.predict(seen, deterministic=True)[0]
 
 
-def run_torch(policy: BasePolicy, normalizer: Statistics | None, observations: Observation) -> Any:
+def run_torch(policy: BasePolicy, normalizer: Normalizer | None, observations: Observation) -> Any:
     """Return what SB3's own code does when everything is float64, rounded at the end."""
     space = copy.deepcopy(policy.action_space)
     if isinstance(space, spaces.Box):
         space.low, space.high = space.low.astype(np.float64), space.high.astype(np.float64)
     if normalizer:
-        observations = by_key(
-            observations,
-            lambda name, values: (
-                normalizer.scaled(values, name) if f"{name}.mean" in normalizer.arrays else values
-            ),
-        )
+        observations = by_key(observations, lambda name, values: scaled(normalizer, values, name))
     preprocessing = "stable_baselines3.common.policies.preprocess_obs"
     with (
         unittest.mock.patch(preprocessing, _preprocess_double),
@@ -240,7 +219,7 @@ def _preprocess_double(obs: Any, space: spaces.Space[Any], normalize_images: boo
 
 
 def assert_parity(
-    policy: BasePolicy, normalizer: Statistics | None, observations: Observation
+    policy: BasePolicy, normalizer: Normalizer | None, observations: Observation
 ) -> np.ndarray[Any, Any]:
     """Compare SB3 with the float32 file, and all that compute in float64 with each other.
 
@@ -272,7 +251,6 @@ def agents() -> Any:
     return types.SimpleNamespace(
         ACTIONS=ACTIONS,
         OBSERVATIONS=OBSERVATIONS,
-        Statistics=Statistics,
         World=World,
         assert_parity=assert_parity,
         enlarge=enlarge,
