@@ -24,24 +24,22 @@ import inspect
 import math
 import re
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, get_args
 
 import gymnasium
-import torch
 import yaml
-from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 
 from agents.errors import ConfigError, UnknownName
 from agents.registry import algorithm_class
+from hub import signatures
+from hub.named_classes import NAMED_CLASSES
 from hub.schedules import SCHEDULE_KEYS, build_schedule, normalize_schedule
 
 __all__ = [
-    "ACTIVATIONS",
     "NORMALIZE_KEYS",
-    "OPTIMIZERS",
     "RUN_KEYS",
     "Hyperparameters",
     "build_agent_kwargs",
@@ -53,27 +51,6 @@ __all__ = [
     "read_entries",
     "resolve_hyperparameters",
 ]
-
-#: Classes that ``policy_kwargs`` may name.
-ACTIVATIONS: dict[str, type[torch.nn.Module]] = {
-    "elu": torch.nn.ELU,
-    "gelu": torch.nn.GELU,
-    "leaky_relu": torch.nn.LeakyReLU,
-    "relu": torch.nn.ReLU,
-    "silu": torch.nn.SiLU,
-    "tanh": torch.nn.Tanh,
-}
-OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "rmsprop": torch.optim.RMSprop,
-    "rmsprop_tf_like": RMSpropTFLike,
-    "sgd": torch.optim.SGD,
-}
-_NAMED_CLASSES: dict[str, Mapping[str, type]] = {
-    "activation_fn": ACTIVATIONS,
-    "optimizer_class": OPTIMIZERS,
-}
 
 #: Keys of an entry that are not keywords of the algorithm, with their types.
 RUN_KEYS: dict[str, Any] = {
@@ -128,7 +105,6 @@ _LOWEST = {
     "batch_size": 2,  # one sample has no spread to normalise by
 }
 _FRACTIONS = ("gamma", "gae_lambda")
-_NO_ANNOTATION: tuple[Any, ...] = ()
 _MAX_DEPTH = 20
 
 
@@ -261,21 +237,25 @@ def coerce(key: str, value: Any, annotation: Any, default: Any = None) -> Any:
     :param default: the usual value, shown as the example.
     :raises ConfigError: the value is of another type.
     """
-    kinds = _alternatives(annotation)
+    kinds = signatures.alternatives(annotation)
     if not kinds or Any in kinds or object in kinds:
         return value
-    if value is not None and key in SCHEDULE_KEYS and _takes_schedule(kinds):
+    if value is not None and key in SCHEDULE_KEYS and signatures.takes_schedule(kinds):
         return normalize_schedule(key, value)
     for kind in kinds:
         fits, converted = _convert(key, value, kind)
         if fits:
             return converted
-    literals = [str(name) for kind in kinds for name in get_args(kind) if _is_literal(kind)]
+    literals = [
+        str(name) for kind in kinds for name in get_args(kind) if signatures.is_literal(kind)
+    ]
     if literals and isinstance(value, str):
         raise UnknownName(key, value, literals)
-    words = [_WORDS[base] for base in map(_base, kinds) if base in _WORDS]
+    words = [_WORDS[base] for base in map(signatures.base, kinds) if base in _WORDS]
     if default is None:
-        default = next((_EXAMPLES[kind] for kind in map(_base, kinds) if kind in _EXAMPLES), None)
+        default = next(
+            (_EXAMPLES[kind] for kind in map(signatures.base, kinds) if kind in _EXAMPLES), None
+        )
     example = "" if default is None else f" Write for example `{key}: {_flow(default)}`."
     expected = " or ".join(words or literals)
     raise ConfigError(f"{key}: {value!r} is not {expected}.{example}")
@@ -283,8 +263,8 @@ def coerce(key: str, value: Any, annotation: Any, default: Any = None) -> Any:
 
 def _convert(key: str, value: Any, kind: Any) -> tuple[bool, Any]:
     """Return whether ``value`` fits one alternative of an annotation, and the value as that."""
-    base = _base(kind)
-    if _is_literal(kind):
+    base = signatures.base(kind)
+    if signatures.is_literal(kind):
         return value in get_args(kind), value
     if base is int:
         whole = _is_number(value) and math.isfinite(value) and value == int(value)
@@ -302,33 +282,8 @@ def _convert(key: str, value: Any, kind: Any) -> tuple[bool, Any]:
     return False, value
 
 
-def _alternatives(annotation: Any) -> tuple[Any, ...]:
-    if annotation is inspect.Parameter.empty or isinstance(annotation, str):
-        return _NO_ANNOTATION
-    if get_origin(annotation) in (Union, types.UnionType):
-        return tuple(kind for part in get_args(annotation) for kind in _alternatives(part))
-    return (types.NoneType if annotation is None else annotation,)
-
-
-def _base(kind: Any) -> Any:
-    base = get_origin(kind) or kind
-    return dict if base is Mapping else list if base is Sequence else base
-
-
-def _is_literal(kind: Any) -> bool:
-    return get_origin(kind) is Literal
-
-
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _takes_schedule(kinds: Iterable[Any]) -> bool:
-    return any(get_origin(kind) is Callable or kind is Callable for kind in kinds)
-
-
-def _takes_class(annotation: Any) -> bool:
-    return any(_base(kind) is type for kind in _alternatives(annotation))
 
 
 def _flow(value: object) -> str:
@@ -538,8 +493,8 @@ def check_agent(algo: str, policy: str, settings: Mapping[str, Any]) -> dict[str
         raise UnknownName(f"{algo} policy", policy, algorithm.policy_aliases)
     parameters = {
         name: parameter
-        for name, parameter in _parameters(algorithm).items()
-        if name not in _SUPPLIED and not _takes_class(parameter.annotation)
+        for name, parameter in signatures.parameters(algorithm).items()
+        if name not in _SUPPLIED and not signatures.takes_class(parameter.annotation)
     }
     for key in settings:
         if key not in parameters:
@@ -565,17 +520,17 @@ def _check_policy_kwargs(given: object, policy: type) -> dict[str, Any]:
         )
     parameters = {
         name: parameter
-        for name, parameter in _parameters(policy).items()
+        for name, parameter in signatures.parameters(policy).items()
         if name not in _POLICY_SUPPLIED
-        and (name in _NAMED_CLASSES or not _takes_class(parameter.annotation))
+        and (name in NAMED_CLASSES or not signatures.takes_class(parameter.annotation))
     }
     checked = {}
     for key, value in given.items():
         if key not in parameters:
             raise UnknownName("key of policy_kwargs", key, parameters)
-        if key in _NAMED_CLASSES:
-            if value not in list(_NAMED_CLASSES[key]):
-                raise UnknownName(key, str(value), _NAMED_CLASSES[key])
+        if key in NAMED_CLASSES:
+            if value not in list(NAMED_CLASSES[key]):
+                raise UnknownName(key, str(value), NAMED_CLASSES[key])
             checked[key] = value
         else:
             default = _plain_default(parameters[key])
@@ -583,28 +538,6 @@ def _check_policy_kwargs(given: object, policy: type) -> dict[str, Any]:
                 f"policy_kwargs.{key}", value, parameters[key].annotation, default
             )
     return checked
-
-
-def _parameters(cls: type) -> dict[str, inspect.Parameter]:
-    """Return the constructor's parameters; ``**kwargs`` adds those of the class above."""
-    parameters: dict[str, inspect.Parameter] = {}
-    for owner in cls.__mro__:
-        if "__init__" not in vars(owner) or owner is object:
-            continue
-        constructor = vars(owner)["__init__"]
-        try:
-            signature = inspect.signature(constructor, eval_str=True)
-        except NameError:  # a name that only the type checker imports
-            signature = inspect.signature(constructor)
-        passes_on = False
-        for name, parameter in list(signature.parameters.items())[1:]:
-            if parameter.kind is parameter.VAR_KEYWORD:
-                passes_on = True
-            elif parameter.kind is not parameter.VAR_POSITIONAL:
-                parameters.setdefault(name, parameter)
-        if not passes_on:
-            break
-    return parameters
 
 
 def _plain_default(parameter: inspect.Parameter) -> Any:
@@ -655,7 +588,7 @@ def build_agent_kwargs(agent: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(kwargs[key], dict):
             kwargs[key] = build_schedule(key, kwargs[key])
     policy_kwargs = kwargs.get("policy_kwargs") or {}
-    for key, classes in _NAMED_CLASSES.items():
+    for key, classes in NAMED_CLASSES.items():
         if key in policy_kwargs:
             policy_kwargs[key] = classes[policy_kwargs[key]]
     return kwargs
