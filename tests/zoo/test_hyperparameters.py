@@ -465,7 +465,7 @@ def test_unknown_key_suggests_and_lists() -> None:
         (["policy_kwargs.net_arch=[8, b]"], "policy_kwargs.net_arch: 'b' is not a whole number."),
         (["policy_kwargs.activation_fn=nn.Tanh"], "Unknown activation_fn 'nn.Tanh'. Did you mean"),
         (["policy_kwargs.optimizer_class=[1]"], "Unknown optimizer_class '[1]'. Known: adam, "),
-        (["policy_kwargs.features_extractor_class=x"], "Unknown features_extractor_class 'x'. Known"),
+        (["policy_kwargs.features_extractor_class=x"], "features_extractor_class 'x'. Known: "),
     ],
 )
 def test_refused_settings(overrides: list[str], message: str) -> None:
