@@ -87,6 +87,9 @@ class NaturalGradientAlgorithm(OnPolicyAgent):
     :param cg_max_iters: at most so many Fisher products to find ``d``.
     :param cg_damping: added to the Fisher matrix's diagonal.
     :param cg_rtol: relative residual at which conjugate gradient stops.
+    :param fisher_subsampling: the Fisher matrix is averaged over every so many-th sample of the
+        batch (the gradient over all); it need not be as accurate as the gradient, and conjugate
+        gradient is most of a policy update.
     :param critic: ``"adam"`` (minibatches) or ``"gauss_newton"`` (damped second-order steps on the
         whole batch).
     :param n_critic_updates: passes over the batch for ``"adam"``, steps for ``"gauss_newton"``.
@@ -115,6 +118,7 @@ class NaturalGradientAlgorithm(OnPolicyAgent):
         cg_max_iters: int = 15,
         cg_damping: float = 0.1,
         cg_rtol: float = 1e-6,
+        fisher_subsampling: int = 1,
         critic: str = "adam",
         n_critic_updates: int = 10,
         critic_damping: float = 0.1,
@@ -125,6 +129,7 @@ class NaturalGradientAlgorithm(OnPolicyAgent):
         self.cg_max_iters = cg_max_iters
         self.cg_damping = cg_damping
         self.cg_rtol = cg_rtol
+        self.fisher_subsampling = fisher_subsampling
         self.critic = critic
         self.n_critic_updates = n_critic_updates
         self.critic_damping = critic_damping
@@ -135,7 +140,7 @@ class NaturalGradientAlgorithm(OnPolicyAgent):
         super()._check_parameters()
         if self.critic not in CRITICS:
             raise UnknownName("critic", self.critic, CRITICS)
-        for name in ("batch_size", "cg_max_iters", "n_critic_updates"):
+        for name in ("batch_size", "cg_max_iters", "fisher_subsampling", "n_critic_updates"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
         for name in ("cg_damping", "critic_damping", "cg_rtol"):
@@ -185,7 +190,7 @@ class NaturalGradientAlgorithm(OnPolicyAgent):
             raise SkippedUpdate("the policy gradient is not finite")
         if not gradient.any():
             raise SkippedUpdate("the policy gradient is zero")
-        product = surrogate.fisher_vector_product(self.cg_damping)
+        product = surrogate.fisher_vector_product(self.cg_damping, self.fisher_subsampling)
         try:
             cg = conjugate_gradient(
                 product, gradient, max_iters=self.cg_max_iters, rtol=self.cg_rtol

@@ -56,8 +56,11 @@ class PolicyModel(Protocol):
     def gradient(self, objective: torch.Tensor) -> torch.Tensor:
         """Return the gradient of a function of :meth:`distribution`, shape ``(n,)``."""
 
-    def fisher_vector_product(self, damping: float) -> MatVec:
-        """Return ``v ↦ (F + damping · I) v`` at the parameters this was made with."""
+    def fisher_vector_product(self, damping: float, subsampling: int = 1) -> MatVec:
+        """Return ``v ↦ (F + damping · I) v`` at the parameters this was made with.
+
+        :param subsampling: ``F`` is averaged over every so many-th state of the batch.
+        """
 
 
 def policy_model(policy: ActorCriticPolicy, observations: PyTorchObs) -> PolicyModel:
@@ -81,7 +84,6 @@ class AutogradModel:
         self._policy = policy
         self._observations = observations
         old = self.candidate().distribution
-        # `distribution()` hands out SB3's one object, which every later call overwrites.
         self._distribution = policy.get_distribution(observations)
         self._kl = mean_kl(old, self._distribution.distribution)
         self.parameters = dependent_parameters(self._kl, policy.parameters())
@@ -104,9 +106,16 @@ class AutogradModel:
         """Return the gradient of a function of :meth:`distribution`, shape ``(n,)``."""
         return flatten(torch.autograd.grad(objective, self.parameters, retain_graph=True))
 
-    def fisher_vector_product(self, damping: float) -> MatVec:
+    def fisher_vector_product(self, damping: float, subsampling: int = 1) -> MatVec:
         """Return ``v ↦ (F + damping · I) v`` by differentiating the KL divergence twice."""
-        return fisher_vector_product(self._kl, self.parameters, damping)
+        kl = self._kl if subsampling == 1 else self._kl_to_itself(subsampling)
+        return fisher_vector_product(kl, self.parameters, damping)
+
+    def _kl_to_itself(self, subsampling: int) -> torch.Tensor:
+        observations = _every(self._observations, subsampling)
+        with torch.no_grad():
+            old = self._policy.get_distribution(observations).distribution
+        return mean_kl(old, self._policy.get_distribution(observations).distribution)
 
 
 class MLPModel:
@@ -139,15 +148,15 @@ class MLPModel:
         )
         return flatten([*d_log_stds, *self._network.vjp(d_outputs)])
 
-    def fisher_vector_product(self, damping: float) -> MatVec:
+    def fisher_vector_product(self, damping: float, subsampling: int = 1) -> MatVec:
         """Return ``v ↦ (Jᵀ M J / N + damping · I) v`` on cached activations."""
-        network = self._network
+        network = self._network.every(subsampling)
         n_states = len(network.outputs)
         n_log_stds = sum(log_std.numel() for log_std in self._log_stds)
         shapes = [parameter.shape for parameter in self._mlp.parameters]
         sizes = [shape.numel() for shape in shapes]
 
-        metric = self._metric()
+        metric = self._metric(network.outputs)
 
         @torch.no_grad()
         def product(vector: torch.Tensor) -> torch.Tensor:
@@ -158,9 +167,9 @@ class MLPModel:
 
         return product
 
-    def _metric(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return ``u ↦ M u`` at the parameters this was made with."""
-        distribution, outputs = self._policy.action_dist, self._outputs
+    def _metric(self, outputs: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return ``u ↦ M u`` where the last layer says ``outputs``."""
+        distribution = self._policy.action_dist
         if isinstance(distribution, DiagGaussianDistribution):
             return functools.partial(
                 gaussian_mean_metric, log_std=self._policy.log_std.detach().clone()
@@ -186,6 +195,12 @@ def action_distribution(policy: ActorCriticPolicy, outputs: torch.Tensor) -> Dis
     if isinstance(distribution, DiagGaussianDistribution):
         return distribution.proba_distribution(outputs, policy.log_std)
     return distribution.proba_distribution(outputs)
+
+
+def _every(observations: PyTorchObs, subsampling: int) -> PyTorchObs:
+    if isinstance(observations, dict):
+        return {key: value[::subsampling] for key, value in observations.items()}
+    return observations[::subsampling]
 
 
 def _log_std_is_trained(policy: ActorCriticPolicy) -> bool:

@@ -56,9 +56,12 @@ class Surrogate:
         """Return ``∇L`` at θ_old, shape ``(n,)``."""
         return self._model.gradient(self._objective)
 
-    def fisher_vector_product(self, damping: float) -> MatVec:
-        """Return ``v ↦ (F + damping · I) v`` at θ_old."""
-        return self._model.fisher_vector_product(damping)
+    def fisher_vector_product(self, damping: float, subsampling: int = 1) -> MatVec:
+        """Return ``v ↦ (F + damping · I) v`` at θ_old.
+
+        :param subsampling: ``F`` is averaged over every so many-th state of the batch.
+        """
+        return self._model.fisher_vector_product(damping, subsampling)
 
     @torch.no_grad()
     def evaluate(self, candidate: torch.Tensor) -> tuple[float, float]:

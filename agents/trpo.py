@@ -23,9 +23,9 @@ class TRPO(NaturalGradientAlgorithm):
     ``line_search_accept_ratio`` of what the gradient predicts for that fraction and keeps the KL
     bound. If none does, the parameters stay as they were, bit for bit.
 
-    Deviations from the paper: observations are all used for the Fisher products (the paper
-    subsamples 10 %), since they are not the bottleneck; a share of the predicted gain is asked for
-    instead of any gain, which is Armijo's condition.
+    Deviations from the paper: all observations take part in the Fisher products unless
+    ``fisher_subsampling`` says otherwise (the paper takes a tenth of them); a share of the
+    predicted gain is asked for instead of any gain, which is Armijo's condition.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a policy class.
     :param env: environment or its Gymnasium id.

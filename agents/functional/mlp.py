@@ -7,6 +7,7 @@ matrix products, with no graph to build.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -116,6 +117,16 @@ class MLPLinearization:
     def inputs(self) -> torch.Tensor:
         """The batch, shape ``(N, n_in)``."""
         return self._layer_inputs[0]
+
+    def every(self, subsampling: int) -> MLPLinearization:
+        """Return the same network linearised at every so many-th input only."""
+        if subsampling == 1:
+            return self
+        part = copy.copy(self)
+        part._layer_inputs = [inputs[::subsampling].contiguous() for inputs in self._layer_inputs]
+        part._slopes = [slopes[::subsampling].contiguous() for slopes in self._slopes]
+        part.outputs = self.outputs[::subsampling]
+        return part
 
     @torch.no_grad()
     def jvp(self, tangents: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -20,6 +20,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.utils import obs_as_tensor
 from torch import nn
 
+import agents.policy_model
 from agents.errors import ConfigError
 from agents.functional import dependent_parameters, fisher_vector_product, flatten, mean_kl
 from agents.mlp_structure import actor_mlp, critic_mlp
@@ -151,6 +152,32 @@ def test_fast_path_of_every_shape(activation: type[nn.Module], net_arch: object)
     surrogate = make_surrogate(policy)
     assert is_fast(surrogate)
     assert_is_the_autograd_product(policy, surrogate)
+
+
+def every_third(observations: PyTorchObs) -> PyTorchObs:
+    if isinstance(observations, dict):
+        return {key: value[::3] for key, value in observations.items()}
+    return observations[::3]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("observations", list(OBSERVATIONS))
+@pytest.mark.parametrize("actions", list(ACTIONS))
+def test_fisher_of_every_third_state(observations: str, actions: str, fast: bool) -> None:
+    policy = make_policy(OBSERVATIONS[observations], ACTIONS[actions])
+    states, taken, advantages = make_batch(policy)
+    with pytest.MonkeyPatch.context() as patch:
+        if not fast:
+            patch.setattr(agents.policy_model, "actor_mlp", lambda _policy: None)
+        surrogate = Surrogate(policy, states, taken, advantages)
+        part = Surrogate(policy, every_third(states), taken[::3], advantages[::3])
+    assert is_fast(surrogate) == fast
+    vector = torch.randn(len(surrogate.point()), dtype=torch.float64)
+    actual = surrogate.fisher_vector_product(0.03, subsampling=3)(vector)
+    expected = part.fisher_vector_product(0.03)(vector)
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-14)
+    everything = surrogate.fisher_vector_product(0.03)(vector)
+    assert not torch.allclose(actual, everything, rtol=1e-6)
 
 
 class Shifted(ActorCriticPolicy):
