@@ -14,7 +14,15 @@ from typing import Any
 from hub.atomic import write_text
 from hub.versions import installed_versions
 
-__all__ = ["RESULTS", "interleaved", "machine", "per_call_seconds", "save", "summary"]
+__all__ = [
+    "RESULTS",
+    "interleaved",
+    "machine",
+    "on_cores",
+    "per_call_seconds",
+    "save",
+    "summary",
+]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -34,6 +42,20 @@ def interleaved(
             values[name].append(subject())
             progress(f"{name} [{repeat + 1}/{repeats}] {values[name][-1]:.4g}")
     return values
+
+
+def on_cores(n_cores: int, measurement: Callable[[], float]) -> Callable[[], float]:
+    """Return ``measurement`` made on the first ``n_cores`` of the cores that are allowed."""
+
+    def measure() -> float:
+        allowed = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, sorted(allowed)[:n_cores])
+        try:
+            return measurement()
+        finally:
+            os.sched_setaffinity(0, allowed)
+
+    return measure
 
 
 def per_call_seconds(function: Callable[[], object], min_seconds: float = 0.2) -> float:

@@ -59,7 +59,7 @@ def _rate(value: float) -> str:
 def _peers(content: dict[str, Any]) -> str:
     rows = []
     for algorithm, subjects in content["algorithms"].items():
-        peer = next(name for name in subjects if "SB3" in name or "sb3" in name)
+        peer = next(name for name in subjects if not name.startswith("ours"))
         base = subjects[peer]["median"]
         rows += [
             (algorithm, name, _rate(s["median"]), f"{s['median'] / base:.2f}×")
@@ -74,14 +74,26 @@ def _limits(content: dict[str, Any]) -> str:
     for env_id, subjects in content["tasks"].items():
         medians = {name: s["median"] for name, s in subjects.items()}
         one, two = medians["physics, 1 core"], medians["physics, 2 cores"]
+        random = medians["random physics, 1 core"]
         cells = [
             f"{_rate(medians[f'{a}, 1 core'])} ({medians[f'{a}, 1 core'] / one:.2f})" for a in algos
         ]
         npg_two = medians["npg, 2 cores"]
         rows.append(
-            (env_id, _rate(one), *cells, _rate(two), f"{_rate(npg_two)} ({npg_two / two:.2f})")
+            (
+                env_id,
+                _rate(random),
+                _rate(one),
+                *cells,
+                _rate(two),
+                f"{_rate(npg_two)} ({npg_two / two:.2f})",
+            )
         )
-    header = ("task", "physics", *(a.upper() for a in algos), "physics, 2 cores", "NPG, 2 cores")
+    header = (
+        *("task", "physics, random actions", "physics, NPG's episodes"),
+        *(a.upper() for a in algos),
+        *("physics, 2 cores", "NPG, 2 cores"),
+    )
     return _table(header, rows)
 
 

@@ -10,17 +10,25 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import interleaved, save, summary
+from benchmarks.measure import interleaved, on_cores, save, summary
 from benchmarks.memory import memory_growth, startup_seconds
-from benchmarks.physics import physics_rate
+from benchmarks.physics import physics_rate, random_episodes, training_episodes
 from benchmarks.report import write_report
-from benchmarks.training_rate import default_rate, shared_a2c, shared_ppo, shared_trpo
+from benchmarks.training_rate import (
+    default_rate,
+    shared_a2c,
+    shared_ppo,
+    shared_trpo,
+    tianshou,
+)
 from benchmarks.updates import NETWORKS, compare_updates
 from hub.env_ids import MUJOCO_TASKS
 
 ENV_ID = "Walker2d-v4"
+UNIT = "environment steps per second"
 SLOW = ("Ant", "Humanoid", "HumanoidStandup", "Pusher")
 
 
@@ -28,58 +36,65 @@ def _say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def peers(repeats: int, scale: float) -> None:
-    """Whole training with the peers' hyperparameters, and ours by default, on one core."""
-    n = int(20_000 * scale)
+def peers(options: argparse.Namespace) -> None:
+    """Whole training with the peers' hyperparameters, and ours by default."""
+    n = int(20_000 * options.scale)
     sections: dict[str, dict[str, Callable[[], float]]] = {
-        "TRPO": shared_trpo(ENV_ID, n) | {"ours, default": default_rate("trpo", ENV_ID, 2 * n, 1)},
+        "TRPO": shared_trpo(ENV_ID, n) | {"ours, default": default_rate("trpo", ENV_ID, 2 * n)},
         "PPO": shared_ppo(ENV_ID, n),
         "A2C": shared_a2c(ENV_ID, n),
     }
-    content = {
-        name: summary(interleaved(subjects, repeats, lambda m, name=name: _say(f"{name}: {m}")))
-        for name, subjects in sections.items()
-    }
-    save("peers", {"env_id": ENV_ID, "unit": "environment steps per second", "algorithms": content})
+    if options.tianshou:
+        for algo in ("npg", "trpo"):
+            name = f"{algo.upper()} as in Tianshou"
+            sections[name] = tianshou(algo, ENV_ID, n, options.tianshou)
+    content = {}
+    for n_cores in (1, 2):
+        for name, subjects in sections.items():
+            heading = f"{name}, {n_cores} core{'s' * (n_cores > 1)}"
+            pinned = {who: on_cores(n_cores, subject) for who, subject in subjects.items()}
+            content[heading] = _measured(pinned, options, heading)
+            save("peers", {"env_id": ENV_ID, "unit": UNIT, "algorithms": content})
 
 
-def limits(repeats: int, scale: float) -> None:
+def limits(options: argparse.Namespace) -> None:
     """Our default configurations against MuJoCo's own stepping, on one and two cores."""
     content: dict[str, Any] = {}
     for task in MUJOCO_TASKS:
         env_id = f"{task}-v5" if task == "Pusher" else f"{task}-v4"
-        n = int((5_000 if task in SLOW else 15_000) * scale)
+        n = int((10_000 if task in SLOW else 30_000) * options.scale)
+        random, trained = random_episodes(env_id, n // 2), training_episodes("npg", env_id, n)
         subjects = {
-            "physics, 1 core": physics_rate(env_id, n),
-            "physics, 2 cores": physics_rate(env_id, n, processes=2),
+            "random physics, 1 core": on_cores(1, physics_rate(env_id, random)),
+            "physics, 1 core": on_cores(1, physics_rate(env_id, trained)),
+            "physics, 2 cores": physics_rate(env_id, trained, processes=2),
         }
         for algo in ("npg", "trpo", "ppo", "a2c"):
-            subjects[f"{algo}, 1 core"] = default_rate(algo, env_id, n, 1)
-        subjects["npg, 2 cores"] = default_rate("npg", env_id, n, 2)
-        values = interleaved(subjects, repeats, lambda m, env_id=env_id: _say(f"{env_id}: {m}"))
-        content[env_id] = summary(values)
-        save("limits", {"unit": "environment steps per second", "tasks": content})
+            subjects[f"{algo}, 1 core"] = on_cores(1, default_rate(algo, env_id, n))
+        subjects["npg, 2 cores"] = on_cores(2, default_rate("npg", env_id, n))
+        content[env_id] = _measured(subjects, options, env_id)
+        save("limits", {"unit": UNIT, "tasks": content})
 
 
-def updates(repeats: int, scale: float) -> None:
+def updates(options: argparse.Namespace) -> None:
     """Fisher product, CG solve and whole update, over batch sizes and networks."""
     content: dict[str, Any] = {}
     for network in NETWORKS:
         for n_samples in (1024, 2048, 4096, 16384, 65536):
-            runs = [compare_updates(n_samples, network) for _ in range(repeats)]
+            runs = [compare_updates(n_samples, network) for _ in range(options.repeats)]
             key = f"{network}, N={n_samples}"
             content[key] = summary({name: [run[name] for run in runs] for name in runs[0]})
             _say(f"updates: {key}")
             save("updates", {"unit": "seconds per call", "cases": content})
 
 
-def scaling(repeats: int, scale: float) -> None:
+def scaling(options: argparse.Namespace) -> None:
     """How the cost of our NPG grows with environments, batch and parameters."""
     import agents
     from benchmarks.training_rate import rate_of
 
-    n = int(15_000 * scale)
-    common: dict[str, Any] = {"backend": "envpool", "frozen_statistics": True}
+    n = int(15_000 * options.scale)
+    common: dict[str, Any] = {"backend": "mujoco", "frozen_statistics": True}
     subjects: dict[str, Callable[[], float]] = {}
     for n_envs in (1, 2, 4, 8, 16, 32, 64):
         subjects[f"environments: {n_envs}"] = rate_of(
@@ -100,31 +115,38 @@ def scaling(repeats: int, scale: float) -> None:
             policy_kwargs={"net_arch": [width, width]},
             **common,
         )
-    values = interleaved(subjects, repeats, lambda m: _say(f"scaling: {m}"))
-    save("scaling", {"unit": "environment steps per second", "cases": summary(values)})
+    pinned = {case: on_cores(1, subject) for case, subject in subjects.items()}
+    save("scaling", {"unit": UNIT, "cases": _measured(pinned, options, "scaling")})
 
 
-def memory(repeats: int, scale: float) -> None:
+def memory(options: argparse.Namespace) -> None:
     """Start-up time of the commands and memory over a million steps."""
     startups = {
         "import agents.errors": lambda: startup_seconds("-c", "import agents.errors"),
         "zoo.train --help": lambda: startup_seconds("-m", "zoo.train", "--help"),
         "import stable_baselines3": lambda: startup_seconds("-c", "import stable_baselines3"),
     }
-    content = summary(interleaved(startups, repeats, _say))
-    checkpoints = [10_000, 100_000, 250_000, 500_000, int(1_000_000 * min(scale, 1.0))]
+    content = _measured(startups, options, "start-up")
+    checkpoints = [10_000, 100_000, 250_000, 500_000, int(1_000_000 * min(options.scale, 1.0))]
     growth = memory_growth("npg", "HalfCheetah-v4", sorted(set(checkpoints)))
     save("memory", {"startup_seconds": content, "npg HalfCheetah-v4": growth})
 
 
-def acting(repeats: int, scale: float) -> None:
+def acting(options: argparse.Namespace) -> None:
     """From one observation to the action: SB3, torch, ONNX Runtime."""
     from benchmarks.runtime_latency import measure
 
-    measure(rounds=2 * repeats, n_calls=int(3000 * scale))
+    measure(rounds=2 * options.repeats, n_calls=int(3000 * options.scale))
 
 
-SECTIONS: dict[str, Callable[[int, float], None]] = {
+def _measured(
+    subjects: dict[str, Callable[[], float]], options: argparse.Namespace, heading: str
+) -> dict[str, Any]:
+    values = interleaved(subjects, options.repeats, lambda line: _say(f"{heading}: {line}"))
+    return summary(values)
+
+
+SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "peers": peers,
     "limits": limits,
     "updates": updates,
@@ -142,12 +164,18 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=[*SECTIONS, "report"], help="default: all")
     parser.add_argument("--repeats", type=int, default=3, help="default 3")
     parser.add_argument("--scale", type=float, default=1.0, help="length of the runs; default 1")
+    parser.add_argument(
+        "--tianshou",
+        type=Path,
+        metavar="PYTHON",
+        help="interpreter that has Tianshou 2; without it Tianshou is left out",
+    )
     args = parser.parse_args()
     for name in args.only or [*SECTIONS, "report"]:
         if name == "report":
             write_report()
         else:
-            SECTIONS[name](args.repeats, args.scale)
+            SECTIONS[name](args)
 
 
 if __name__ == "__main__":
