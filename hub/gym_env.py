@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -13,7 +14,7 @@ from gymnasium.envs.registration import load_env_creator
 from agents.errors import ConfigError, MissingDependency
 from hub.env_ids import check_env_id
 
-__all__ = ["env_arguments", "make_gym_env"]
+__all__ = ["check_env_package", "env_arguments", "import_package", "make_gym_env"]
 
 
 def make_gym_env(
@@ -46,6 +47,36 @@ def make_gym_env(
             if not env_kwargs:
                 raise
             raise ConfigError(_refusal(env_id, env_kwargs, error)) from error
+
+
+def import_package(module: str) -> None:
+    """Import a module that registers environments.
+
+    :raises ConfigError: it cannot be imported.
+    """
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # a module may raise anything
+        raise ConfigError(
+            f"--gym-packages {module} cannot be imported ({type(error).__name__}: {error}). "
+            "Install it, or run from the folder that holds it."
+        ) from error
+
+
+def check_env_package(env_id: str, packages: Sequence[str], where: str) -> None:
+    """Refuse an id ``module:Name-v0`` whose module the user has not named: making it imports it.
+
+    :param env_id: as an agent's file gives it.
+    :param packages: modules that the user trusts.
+    :param where: the file, for the message.
+    :raises ConfigError: the module is another one.
+    """
+    module = env_id.rpartition(":")[0]
+    if module and module not in packages:
+        raise ConfigError(
+            f"{where} asks to import the module '{module}' for its environment '{env_id}'. If you "
+            f"trust it, type: --gym-packages {module}"
+        )
 
 
 def env_arguments(env_id: str) -> list[str]:

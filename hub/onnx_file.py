@@ -60,6 +60,9 @@ class OnnxFile:
     action_dtype: np.dtype[Any]
     action_names: tuple[str, ...]
     control_dt: float | None
+    env_id: str | None
+    env_kwargs: dict[str, Any]
+    """Of the environment that the agent was trained in, beside its defaults."""
 
     @property
     def is_dict(self) -> bool:
@@ -104,6 +107,8 @@ class OnnxFile:
             action_dtype=action_dtype,
             action_names=reader.names("action_names"),
             control_dt=reader.seconds("control_dt"),
+            env_id=reader.values.get("env_id"),
+            env_kwargs=reader.arguments("env_kwargs"),
         )
 
 
@@ -190,6 +195,15 @@ class _Metadata:
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
             raise self._unreadable(key)
         return tuple(value)
+
+    def arguments(self, key: str) -> dict[str, Any]:
+        """Return keyword arguments, empty if there are none."""
+        value = self.json(key)
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise self._unreadable(key)
+        return value
 
     def seconds(self, key: str) -> float | None:
         """Return a duration, None if there is none."""

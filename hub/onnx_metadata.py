@@ -29,6 +29,7 @@ def agent_metadata(
     env_id: str,
     control: ControlNames,
     versions: Mapping[str, str | None],
+    env_kwargs: Mapping[str, Any] | None = None,
     evaluation: Mapping[str, Any] | None = None,
     license: str | None = None,
 ) -> dict[str, str]:
@@ -37,6 +38,7 @@ def agent_metadata(
     :param algo: registered name, such as ``"npg"``.
     :param control: from :func:`hub.control_names.describe_control`.
     :param versions: of the packages that it was trained with, by name.
+    :param env_kwargs: arguments of the environment beside its defaults.
     :param evaluation: a summary of the returns that it reaches.
     :param license: an SPDX name.
     """
@@ -55,6 +57,8 @@ def agent_metadata(
         metadata["control_dt"] = repr(control.control_dt)
     if control.frame_skip is not None:
         metadata["frame_skip"] = str(control.frame_skip)
+    if env_kwargs:
+        metadata["env_kwargs"] = json.dumps(dict(env_kwargs))
     if evaluation is not None:
         metadata["evaluation"] = json.dumps(dict(evaluation))
     if license is not None:

@@ -81,7 +81,12 @@ class OnnxPolicy:
     @property
     def env_id(self) -> str | None:
         """Gymnasium id of the task that the agent was trained on."""
-        return self._file.metadata.get("env_id")
+        return self._file.env_id
+
+    @property
+    def env_kwargs(self) -> dict[str, Any]:
+        """Arguments of that task beside its defaults."""
+        return dict(self._file.env_kwargs)
 
     @property
     def observation_space(self) -> dict[str, Any]:

@@ -24,12 +24,12 @@ from tqdm import tqdm
 
 from agents.errors import RunFolderError
 from hub.atomic import write_bytes
+from hub.seeding import evaluation_seeds
 from hub.vec_normalize import normalizer_of
 from zoo.agent_file import save_agent_file
 from zoo.config import RunConfig
 from zoo.evaluation import Evaluation, evaluate, policy_actor
 from zoo.runs import RunFolder
-from zoo.seeding import evaluation_seeds
 from zoo.segments import (
     Boundary,
     Resumption,

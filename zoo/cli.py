@@ -1,4 +1,4 @@
-"""The commands of the application: ``natural-zoo COMMAND …`` is ``python -m zoo.COMMAND …``."""
+"""Every command by one name: ``natural-zoo train …`` is ``python -m zoo.train …``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from hub.command_line import execute, say
 __all__ = ["COMMANDS", "execute", "main", "make_parser", "say"]
 
 COMMANDS = {
-    "train": "train an agent and evaluate it",
-    "evaluate": "score a trained agent on Gymnasium",
-    "enjoy": "watch a trained agent in a window",
-    "record": "save a video of a trained agent",
-    "plot": "draw learning curves of one or many runs",
+    "train": ("zoo.train", "train an agent and evaluate it"),
+    "evaluate": ("zoo.evaluate", "score a trained agent on Gymnasium"),
+    "enjoy": ("zoo.enjoy", "watch a trained agent in a window"),
+    "record": ("zoo.record", "save a video of a trained agent"),
+    "plot": ("zoo.plot", "draw learning curves of one or many runs"),
+    "run": ("hub.run", "let an agent act from its ONNX file, without torch"),
 }
+"""Module and summary of each command."""
 
 
 def make_parser(command: str, description: str, epilog: str) -> argparse.ArgumentParser:
@@ -32,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: natural-zoo COMMAND [options]\n\ncommands:")
-        for name, summary in COMMANDS.items():
+        for name, (_, summary) in COMMANDS.items():
             print(f"  {name:<10} {summary}")
         print("\n`natural-zoo COMMAND --help` explains a command.")
         return 0 if arguments else 2
@@ -40,5 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"error: {UnknownName('command', name, COMMANDS)}", file=sys.stderr)
         return 1
-    command_main: Callable[[Sequence[str]], int] = importlib.import_module(f"zoo.{name}").main
+    try:
+        module = importlib.import_module(COMMANDS[name][0])
+    except ModuleNotFoundError as error:  # installed without what it needs, to act only
+        print(
+            f"error: natural-zoo {name} needs a package that is not installed: {error.name}. "
+            "Type: pip install natural-zoo",
+            file=sys.stderr,
+        )
+        return 1
+    command_main: Callable[[Sequence[str]], int] = module.main
     return command_main(arguments[1:])

@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from agents.errors import ConfigError
 from hub.atomic import write_text
+from hub.seeding import evaluation_seeds
 from zoo.cli import execute, make_parser
 from zoo.evaluation import evaluate, evaluation_report
-from zoo.seeding import evaluation_seeds
 from zoo.trained import add_agent_arguments, load_trained
 
 __all__ = ["main"]

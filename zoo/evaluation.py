@@ -83,7 +83,7 @@ def evaluate(
 
     :param actor: acts on raw observations.
     :param env_id: Gymnasium id.
-    :param seeds: one per episode, from :func:`zoo.seeding.evaluation_seeds`.
+    :param seeds: one per episode, from :func:`hub.seeding.evaluation_seeds`.
     :param n_envs: environments side by side.
     :param env_kwargs: of the environment's constructor.
     :param on_episode: called after each episode.

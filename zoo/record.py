@@ -19,16 +19,15 @@ import torch
 from tqdm import tqdm
 
 from agents.errors import ConfigError, MissingDependency
-from zoo.cli import execute, make_parser
-from zoo.rendering import (
-    PlayedEpisode,
+from hub.episodes import PlayedEpisode, play_episode
+from hub.rendering import (
     drawing_errors,
     is_mujoco_env,
     make_drawn_env,
-    play_episode,
     prepare_rendering,
 )
-from zoo.seeding import evaluation_seeds
+from hub.seeding import evaluation_seeds
+from zoo.cli import execute, make_parser
 from zoo.trained import TrainedAgent, add_agent_arguments, load_trained
 
 __all__ = ["main"]
@@ -184,7 +183,7 @@ def _play(
     seeds: Sequence[int],
     camera: _Camera,
 ) -> list[PlayedEpisode]:
-    actor = agent.actor(deterministic=not args.stochastic)
+    act = agent.single_actor(deterministic=not args.stochastic)
     limits = [n for n in (args.max_steps, env.spec and env.spec.max_episode_steps) if n]
     with tqdm(
         total=len(seeds) * min(limits) if limits else None,
@@ -200,7 +199,7 @@ def _play(
             bar.update()
 
         return [
-            play_episode(env, actor, seed, max_steps=args.max_steps, on_frame=on_frame)
+            play_episode(env, act, seed, max_steps=args.max_steps, on_frame=on_frame)
             for seed in seeds
         ]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import importlib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -20,16 +19,16 @@ from agents.errors import ConfigError, RunFolderError
 from agents.registry import algorithm_class
 from hub.atomic import write_text
 from hub.env_ids import check_env_id
+from hub.seeding import check_seed, evaluation_seeds
 from zoo.cli import say
 from zoo.config import RunConfig, resolve_config
 from zoo.envs import choose_backend, parity_note
 from zoo.hyperparameters import RUN_KEYS, parse_overrides, resolve_hyperparameters
 from zoo.runs import RunFolder, create_run_folder, load_config, run_folders
-from zoo.seeding import check_seed, evaluation_seeds
 from zoo.segments import Resumption
 from zoo.training import find_resumption
 
-__all__ = ["RunSetup", "import_package", "resume_run", "start_run"]
+__all__ = ["RunSetup", "resume_run", "start_run"]
 
 _ALIASES = {"num_threads": "n_threads", "eval_episodes": "n_eval_episodes", "env": "env_id"}
 
@@ -42,20 +41,6 @@ class RunSetup:
     run: RunFolder
     resumption: Resumption | None = None
     is_new: bool = False
-
-
-def import_package(module: str) -> None:
-    """Import a module that registers environments.
-
-    :raises ConfigError: it cannot be imported.
-    """
-    try:
-        importlib.import_module(module)
-    except Exception as error:  # a module may raise anything
-        raise ConfigError(
-            f"--gym-packages {module} cannot be imported ({type(error).__name__}: {error}). "
-            "Install it, or run from the folder that holds it."
-        ) from error
 
 
 def _qualified(env_id: str, packages: Sequence[str]) -> str:

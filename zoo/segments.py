@@ -1,6 +1,6 @@
 """The state of training between two rollouts, and how it is taken up again.
 
-Everything random is derived from ``(seed, segment)`` (:mod:`zoo.seeding`), so the state is small:
+Everything random is derived from ``(seed, segment)`` (:mod:`hub.seeding`), so the state is small:
 weights, optimiser, normaliser and the counters below.
 """
 
@@ -21,9 +21,9 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_no
 
 from agents.errors import RunFolderError
 from hub.normalizer import Statistics
+from hub.seeding import segment_seed
 from hub.vec_normalize import load_statistics, statistics
 from zoo.agent_file import AgentFile
-from zoo.seeding import segment_seed
 
 __all__ = [
     "Boundary",

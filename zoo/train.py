@@ -10,12 +10,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from agents.registry import algorithm_names
+from hub.gym_env import import_package
 from zoo.callbacks import FINAL_EVALUATION_SEED, evaluate_model, progress_bar
 from zoo.cli import execute, make_parser, say
 from zoo.envs import BACKENDS
 from zoo.evaluation import Evaluation, save_evaluation
 from zoo.logs import TrackingOptions
-from zoo.run_setup import RunSetup, import_package, resume_run, start_run
+from zoo.run_setup import RunSetup, resume_run, start_run
 from zoo.runs import RunFolder
 from zoo.training import Interrupted, Training, prepare
 

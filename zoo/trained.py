@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
@@ -23,6 +24,10 @@ from zoo.agent_file import load_agent_file
 from zoo.config import RunConfig
 from zoo.evaluation import Actor, policy_actor
 from zoo.runs import RunFolder, load_config
+
+# Rows in a batch of `zoo.evaluation.evaluate`: a matrix product of another size rounds
+# differently, and after a thousand steps of a walk that is another return.
+_BATCH = 10
 
 __all__ = ["TrainedAgent", "add_agent_arguments", "load_trained"]
 
@@ -41,6 +46,11 @@ class TrainedAgent:
     def actor(self, *, deterministic: bool = True) -> Actor:
         """Return a function from raw observations to actions."""
         return policy_actor(self.policy, self.normalizer, deterministic=deterministic)
+
+    def single_actor(self, *, deterministic: bool = True) -> Callable[[Any], Any]:
+        """Return a function from one raw observation to the action, equal to a row of `actor`."""
+        actor = self.actor(deterministic=deterministic)
+        return lambda observation: actor(_repeated(observation))[0]
 
 
 def add_agent_arguments(parser: argparse.ArgumentParser, *, n_episodes: int) -> None:
@@ -168,3 +178,9 @@ def _policy_observation_space(env: gym.Env[Any, Any]) -> spaces.Space[Any]:
     ):
         return VecTransposeImage.transpose_space(space)
     return space
+
+
+def _repeated(observation: Any) -> Any:
+    if isinstance(observation, dict):
+        return {key: _repeated(value) for key, value in observation.items()}
+    return np.stack([observation] * _BATCH)

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 
 from zoo.cli import COMMANDS, main
@@ -8,7 +10,7 @@ def test_help_of_every_command(capsys, name):
     with pytest.raises(SystemExit) as ended:
         main([name, "--help"])
     assert ended.value.code == 0
-    assert f"usage: python -m zoo.{name}" in capsys.readouterr().out
+    assert f"usage: python -m {COMMANDS[name][0]}" in capsys.readouterr().out
 
 
 def test_overview(capsys):
@@ -29,4 +31,14 @@ def test_a_missing_argument_is_a_matter_of_usage(capsys):
     assert capsys.readouterr().err == (
         "error: the following arguments are required: AGENT. "
         "`python -m zoo.evaluate --help` explains every option.\n"
+    )
+
+
+def test_a_command_whose_packages_are_not_installed(capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "zoo.plot", raising=False)
+    monkeypatch.setitem(sys.modules, "zoo.learning_curves", None)
+    assert main(["plot"]) == 1
+    assert capsys.readouterr().err == (
+        "error: natural-zoo plot needs a package that is not installed: zoo.learning_curves. "
+        "Type: pip install natural-zoo\n"
     )

@@ -7,8 +7,8 @@ import pytest
 from agents.errors import ConfigError
 from agents.npg import NPG
 from hub.gym_env import make_gym_env
+from hub.seeding import evaluation_seeds
 from zoo.evaluation import Evaluation, evaluate, evaluation_report, policy_actor, save_evaluation
-from zoo.seeding import evaluation_seeds
 
 SEEDS = evaluation_seeds(0, 7)
 

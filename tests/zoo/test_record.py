@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zoo import record, rendering
+from hub import rendering
+from zoo import record
 
 iio = pytest.importorskip("imageio.v2", reason="needs natural-zoo[record]")
 

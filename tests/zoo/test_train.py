@@ -13,11 +13,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from agents.npg import NPG
 from hub.gym_env import make_gym_env
+from hub.seeding import evaluation_seeds
 from zoo.agent_file import load_agent_file
 from zoo.config import RunConfig
 from zoo.evaluation import evaluate
 from zoo.runs import RunFolder, create_run_folder
-from zoo.seeding import evaluation_seeds
 from zoo.train import main
 from zoo.trained import load_trained
 from zoo.training import train

@@ -1,8 +1,11 @@
+import inspect
+
 import numpy as np
 import pytest
 
 from agents.errors import ConfigError, RunFolderError
 from zoo.config import resolve_config
+from zoo.evaluation import evaluate
 from zoo.runs import create_run_folder
 from zoo.trained import load_trained
 from zoo.training import train
@@ -44,6 +47,15 @@ def test_acts_as_the_trained_model(made):
     assert agent.config.algo == "npg"
     sampled = agent.actor(deterministic=False)
     assert not np.array_equal(sampled(raw), sampled(raw))
+
+
+def test_a_single_observation_rounds_as_the_first_of_the_evaluations_batches(made):
+    """A matrix product of another size rounds differently."""
+    agent = load_trained(str(made[0].path))
+    n_rows = inspect.signature(evaluate).parameters["n_envs"].default
+    for start in range(n_rows):
+        batch = OBSERVATIONS[start : start + n_rows]
+        np.testing.assert_array_equal(agent.single_actor()(batch[0]), agent.actor()(batch)[0])
 
 
 @pytest.mark.parametrize(

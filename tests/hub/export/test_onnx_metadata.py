@@ -23,6 +23,7 @@ def test_through_onnx_runtime() -> None:
         env_id="Ant-v5",
         control=describe_control(env),
         versions={"torch": "2.13.0", "envpool": None},
+        env_kwargs={"reset_noise_scale": 0.2},
         evaluation={"mean_return": 1.5, "n_episodes": 100},
         license="MIT",
     )
@@ -36,6 +37,7 @@ def test_through_onnx_runtime() -> None:
     assert len(json.loads(found["observation_units"])) == 105
     assert float(found["control_dt"]) == 0.05
     assert int(found["frame_skip"]) == 5
+    assert json.loads(found["env_kwargs"]) == {"reset_noise_scale": 0.2}
     assert json.loads(found["versions"]) == {"torch": "2.13.0", "envpool": None}
     assert json.loads(found["evaluation"])["mean_return"] == 1.5
     assert (found["algo"], found["env_id"], found["license"]) == ("a2c", "Ant-v5", "MIT")
@@ -43,7 +45,7 @@ def test_through_onnx_runtime() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["joint_names", "control_dt", "frame_skip", "evaluation", "license"]
+    "key", ["joint_names", "control_dt", "frame_skip", "env_kwargs", "evaluation", "license"]
 )
 def test_what_is_not_known_is_left_out(key: str) -> None:
     control: Any = ControlNames({"a": ["a_0"]}, {"a": [""]}, ["action_0"], [""])

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.errors import ConfigError
-from zoo.seeding import EVALUATION_SEED_START, check_seed, evaluation_seeds, segment_seed
+from hub.seeding import EVALUATION_SEED_START, check_seed, evaluation_seeds, segment_seed
 
 
 def test_first_segment_has_the_run_s_own_seed():

@@ -1,17 +1,14 @@
 from __future__ import annotations
 
-import inspect
 import subprocess
 import sys
 import warnings
 
-import numpy as np
 import pytest
 
 from agents.errors import ConfigError, DisplayError, MissingDependency
+from hub import rendering
 from hub.gym_env import make_gym_env
-from zoo import rendering
-from zoo.evaluation import evaluate
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="only Linux is headless")
 
@@ -118,39 +115,9 @@ def test_only_errors_of_graphics_modules_are_translated() -> None:
         raise_in("mujocolike", RuntimeError("unrelated"))
 
 
-def test_a_played_episode_is_that_of_the_evaluation_to_the_last_bit() -> None:
-    # Rounding that depends on the batch size must not show: see `_BATCH`.
-    assert inspect.signature(evaluate).parameters["n_envs"].default == rendering._BATCH
-    weights = np.random.default_rng(0).normal(size=(17, 6)).astype(np.float32)
-
-    def actor(observations: np.ndarray) -> np.ndarray:
-        assert len(observations) == rendering._BATCH
-        return np.tanh(observations.astype(np.float32) @ weights)
-
-    seeds = list(range(rendering._BATCH))
-    expected = evaluate(actor_of_any_size(weights), "HalfCheetah-v4", seeds=seeds)
-    env = make_gym_env("HalfCheetah-v4")
-    frames: list[None] = []
-    played = rendering.play_episode(env, actor, 0, on_frame=lambda: frames.append(None))
-    env.close()
-    assert played == rendering.PlayedEpisode(expected.returns[0], 1000, ended=True)
-    assert len(frames) == 1001
-
-
-def actor_of_any_size(weights: np.ndarray):
-    return lambda observations: np.tanh(observations.astype(np.float32) @ weights)
-
-
-def test_max_steps_cuts_an_episode() -> None:
-    env = make_gym_env("HalfCheetah-v4")
-    played = rendering.play_episode(env, lambda o: np.zeros((len(o), 6)), 0, max_steps=3)
-    env.close()
-    assert (played.length, played.ended) == (3, False)
-
-
 DRAW = """
 import sys, warnings
-from zoo.rendering import make_drawn_env, prepare_rendering
+from hub.rendering import make_drawn_env, prepare_rendering
 prepare_rendering()
 env = make_drawn_env("Walker2d-v4", {}, "rgb_array")
 env.reset(seed=0)

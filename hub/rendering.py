@@ -14,26 +14,21 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 
 from agents.errors import ConfigError, DisplayError, MissingDependency, NaturalZooError
 from hub.gym_env import make_gym_env
-from zoo.evaluation import Actor
 
 __all__ = [
     "RENDER_PACKAGES",
-    "PlayedEpisode",
     "drawing_errors",
     "has_display",
     "is_mujoco_env",
     "make_drawn_env",
-    "play_episode",
     "prepare_rendering",
     "rendering_backend",
     "require_display",
@@ -59,23 +54,6 @@ _GL_MODULES = (
     "mujoco.osmesa",
     "mujoco.rendering",
 )
-# Rows in a batch of `zoo.evaluation.evaluate`: a matrix product of another size rounds
-# differently, and after a thousand steps of a walk that is another return.
-_BATCH = 10
-
-
-@dataclass(frozen=True)
-class PlayedEpisode:
-    """What an episode came to.
-
-    :param episode_return: undiscounted sum of rewards.
-    :param length: steps.
-    :param ended: whether the environment ended it, rather than ``max_steps``.
-    """
-
-    episode_return: float
-    length: int
-    ended: bool
 
 
 def has_display() -> bool:
@@ -212,41 +190,6 @@ def drawing_errors() -> Iterator[None]:
         if not _raised_by_graphics(error):
             raise
         raise _cannot_draw(error) from error
-
-
-def play_episode(
-    env: gym.Env[Any, Any],
-    actor: Actor,
-    seed: int,
-    *,
-    max_steps: int | None = None,
-    on_frame: Callable[[], object] = lambda: None,
-) -> PlayedEpisode:
-    """Play one episode as :func:`zoo.evaluation.evaluate` plays it, to the last bit.
-
-    :param env: the environment.
-    :param actor: acts on raw observations.
-    :param seed: of the episode, from :func:`zoo.seeding.evaluation_seeds`.
-    :param max_steps: stop after so many steps.
-    :param on_frame: called after the reset and after every step.
-    """
-    episode_return, length, ended = 0.0, 0, False
-    observation, _ = env.reset(seed=seed)
-    on_frame()
-    while not ended and length != max_steps:
-        action = actor(_repeated(observation))[0]
-        observation, reward, terminated, truncated, _ = env.step(action)
-        episode_return += float(reward)
-        length += 1
-        ended = terminated or truncated
-        on_frame()
-    return PlayedEpisode(episode_return, length, ended)
-
-
-def _repeated(observation: Any) -> Any:
-    if isinstance(observation, dict):
-        return {key: _repeated(value) for key, value in observation.items()}
-    return np.stack([observation] * _BATCH)
 
 
 def _is_loadable(library: str) -> bool:

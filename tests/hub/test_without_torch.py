@@ -1,0 +1,82 @@
+"""The distribution in an environment of its own that has neither torch nor SB3."""
+
+import json
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = ("agents", "hub", "hyperparams", "zoo")
+FILES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE")
+
+pytestmark = pytest.mark.slow
+
+
+def call(*words, **options):
+    done = subprocess.run(
+        [str(word) for word in words], capture_output=True, text=True, timeout=300, **options
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    """An interpreter with our wheel (without what it asks for), NumPy, ONNX Runtime, Gymnasium."""
+    folder = tmp_path_factory.mktemp("deployed")
+    source = folder / "source"
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in FILES:
+        shutil.copy(ROOT / name, source / name)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, source]
+    code, _, error = call(*pip, *build)
+    assert code == 0, error
+    (wheel,) = folder.glob("natural_zoo-*.whl")
+    venv.create(folder / "venv", with_pip=False)
+    interpreter = folder / "venv" / "bin" / "python"
+    install = [*pip, "--python", interpreter, "install", "--quiet"]
+    constraints = ROOT / "constraints.txt"
+    code, _, error = call(*install, "-c", constraints, "numpy", "onnxruntime", "gymnasium")
+    if code != 0 and ("Could not find" in error or "Connection" in error):
+        pytest.skip(f"no package index: {error[-200:]}")
+    assert code == 0, error
+    code, _, error = call(*install, "--no-deps", wheel)
+    assert code == 0, error
+    return interpreter
+
+
+def test_acts_and_runs(python, linear_onnx, tmp_path):
+    path = linear_onnx([[0.5], [-1.0], [0.25]], [0.0] * 3, [2.0] * 3, env_id="Pendulum-v1")
+    code = f"""
+import importlib.util, json
+from hub.runtime import OnnxPolicy
+found = [name for name in ("torch", "stable_baselines3", "onnx") if importlib.util.find_spec(name)]
+print(json.dumps([found, OnnxPolicy({str(path)!r})([1.0, 0.5, 2.0]).tolist()]))
+"""
+    status, out, error = call(python, "-c", code, cwd=tmp_path)
+    assert (status, error) == (0, "")
+    assert json.loads(out) == [[], [0.25]]  # (0.5 − 0.5 + 0.5) / 2
+    for command in ([python, "-m", "hub.run"], [python.parent / "natural-zoo", "run"]):
+        status, out, error = call(*command, path, "--episodes", "2", "--json", cwd=tmp_path)
+        assert (status, error) == (0, "")
+        report = json.loads(out)
+        assert report["lengths"] == [200, 200]
+        assert all(np.isfinite(report["returns"]))
+
+
+def test_what_does_need_torch_says_so(python, tmp_path):
+    status, out, _ = call(python.parent / "natural-zoo", "--help", cwd=tmp_path)
+    assert status == 0
+    assert "  train " in out
+    status, out, error = call(python.parent / "natural-zoo", "train", "--help", cwd=tmp_path)
+    assert (status, out) == (1, "")
+    assert error == (
+        "error: natural-zoo train needs a package that is not installed: stable_baselines3. "
+        "Type: pip install natural-zoo\n"
+    )
