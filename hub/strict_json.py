@@ -22,6 +22,7 @@ __all__ = [
     "one_of",
     "parse",
     "sequence",
+    "shown",
     "text",
     "whole",
 ]
