@@ -15,12 +15,17 @@ if TYPE_CHECKING:
     from agents.a2c import A2C
     from agents.npg import NPG
     from agents.ppo import PPO
+    from agents.ppo_kl import PPOKL
     from agents.trpo import TRPO
 
-__all__ = ["A2C", "NPG", "PPO", "TRPO"]
+__all__ = ["A2C", "NPG", "PPO", "PPOKL", "TRPO"]
+
+_MODULES = {"PPOKL": "ppo_kl"}
+"""Where a class is, if not in the module of its name in lower case."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'agents' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"agents.{name.lower()}"), name)
+    module = _MODULES.get(name, name.lower())
+    return getattr(importlib.import_module(f"agents.{module}"), name)

@@ -50,13 +50,35 @@ class GaussianSweep(NamedTuple):
         :param entropy_weight: ``c``, derivative of the loss by the entropy.
         :return: in the order of :attr:`GaussianMLP.parameters`.
         """
+        d_means, d_log_std = self.output_gradients(log_prob_weights, entropy_weight)
+        return self.backward(d_means, d_log_std, value_weights)
+
+    def output_gradients(
+        self, log_prob_weights: torch.Tensor, entropy_weight: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the derivatives of ``Σ w_i log π_i + c H`` by the means and by ``log σ``.
+
+        :return: shapes ``(B, n_actions)`` and ``(n_actions,)``.
+        """
         weighted = log_prob_weights.unsqueeze(1) * self.noise
         d_log_std = (weighted * self.noise).sum(dim=0)
         d_log_std += entropy_weight - log_prob_weights.sum()
+        return weighted.mul_(self.inverse_std), d_log_std
+
+    def backward(
+        self, d_means: torch.Tensor, d_log_std: torch.Tensor, value_weights: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the gradient of a loss with these derivatives by the networks' outputs.
+
+        :param d_means: by the means, shape ``(B, n_actions)``.
+        :param d_log_std: by the log standard deviations, shape ``(n_actions,)``.
+        :param value_weights: by the values, shape ``(B,)``.
+        :return: in the order of :attr:`GaussianMLP.parameters`.
+        """
         return flatten(
             [
                 d_log_std,
-                *self.actor.vjp(weighted * self.inverse_std),
+                *self.actor.vjp(d_means),
                 *self.critic.vjp(value_weights.unsqueeze(1)),
             ]
         )

@@ -114,8 +114,11 @@ class OnPolicyAgent(FastRollouts):
         )
         self.normalize_advantage = normalize_advantage
         if _init_setup_model:
-            self._check_parameters()
             self._setup_model()
+
+    def _setup_model(self) -> None:
+        self._check_parameters()
+        super()._setup_model()
 
     def _check_parameters(self) -> None:
         """Refuse what cannot work, before anything is built.
@@ -133,6 +136,15 @@ class OnPolicyAgent(FastRollouts):
                 f"n_steps·n_envs = {self.n_steps}·{self.n_envs} is less than 2, so a batch has no "
                 "spread; pass a larger n_steps."
             )
+
+    def _check(self, name: str, allowed: bool, rule: str) -> None:
+        """Refuse the value of the attribute ``name`` unless it is allowed.
+
+        :param rule: what the value must be, and what is customary.
+        :raises ConfigError: it is not allowed.
+        """
+        if not allowed:
+            raise ConfigError(f"{name}={getattr(self, name)} must be {rule}.")
 
     def _actions(self, batch: RolloutBufferSamples) -> torch.Tensor:
         """Return the batch's actions as the distribution takes them; SB3 stores floats."""

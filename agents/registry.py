@@ -31,6 +31,7 @@ _OURS = {
     "a2c": "agents.a2c:A2C",
     "npg": "agents.npg:NPG",
     "ppo": "agents.ppo:PPO",
+    "ppo_kl": "agents.ppo_kl:PPOKL",
     "trpo": "agents.trpo:TRPO",
 }
 

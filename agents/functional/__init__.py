@@ -10,7 +10,7 @@ from agents.functional.conjugate_gradient import (
     NotPositiveDefinite,
     conjugate_gradient,
 )
-from agents.functional.divergence import mean_kl
+from agents.functional.divergence import mean_kl, take_states
 from agents.functional.fisher import (
     dependent_parameters,
     fisher_vector_product,
@@ -59,5 +59,6 @@ __all__ = [
     "mean_kl",
     "off_policy_advantages",
     "standardized",
+    "take_states",
     "write_flat",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch.distributions import Distribution, kl_divergence
 
-__all__ = ["ActionDistribution", "mean_kl"]
+__all__ = ["ActionDistribution", "mean_kl", "take_states"]
 
 ActionDistribution = Distribution | Sequence[Distribution]
 """One distribution whose trailing dimensions are independent actions, or one per sub-action."""
@@ -32,3 +32,23 @@ def mean_kl(old: ActionDistribution, new: ActionDistribution) -> torch.Tensor:
         raise ValueError(f"cannot compare {type(old).__name__} with {type(new).__name__}")
     parts = [mean_kl(before, after) for before, after in zip(old, new, strict=True)]
     return torch.stack(parts).sum()
+
+
+def take_states(distribution: ActionDistribution, index: torch.Tensor) -> ActionDistribution:
+    """Return the distributions of the states at ``index``.
+
+    :param distribution: of batch shape ``(N,)`` or ``(N, n_actions)``, or a sequence of such; any
+        of torch's that is made from its ``arg_constraints``.
+    :param index: shape ``(B,)``.
+    """
+    if not isinstance(distribution, Distribution):
+        return [_take(part, index) for part in distribution]
+    return _take(distribution, index)
+
+
+def _take(distribution: Distribution, index: torch.Tensor) -> Distribution:
+    names = set(distribution.arg_constraints)
+    if "logits" in names:  # the same as the probabilities, which would be one argument too many
+        names.discard("probs")
+    parameters = {name: getattr(distribution, name)[index] for name in names}
+    return type(distribution)(**parameters, validate_args=False)

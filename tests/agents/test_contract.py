@@ -138,6 +138,7 @@ LEARNING: dict[str, tuple[int, dict[str, Any]]] = {
     "a2c": (10_000, {"n_steps": 5, "learning_rate": 4e-3}),
     "npg": (8_000, {"target_kl": 0.02}),
     "ppo": (8_000, {"learning_rate": 3e-3}),
+    "ppo_kl": (8_000, {"learning_rate": 3e-3, "target_kl": 0.03}),
     "trpo": (8_000, {"target_kl": 0.02}),
 }
 
@@ -158,10 +159,17 @@ def test_it_learns_to_repeat_the_observation(name: str) -> None:
     assert after >= 0.9 * 20
 
 
-@pytest.mark.parametrize("name", ["npg", "trpo"])
+OURS: dict[str, dict[str, Any]] = {
+    "npg": {"target_kl": 0.05},
+    "ppo_kl": {"learning_rate": 3e-3, "target_kl": 0.05},
+    "trpo": {"target_kl": 0.05},
+}
+
+
+@pytest.mark.parametrize("name", list(OURS))
 @pytest.mark.parametrize("kind", ["box", "multi-discrete", "multi-binary"])
 def test_ours_improve_in_every_other_space(name: str, kind: str) -> None:
-    agent = make(name, kind, gamma=0.0, target_kl=0.05)
+    agent = make(name, kind, gamma=0.0, **OURS[name])
     before, _ = evaluate_policy(agent, agent.get_env(), n_eval_episodes=8)
     agent.learn(6_000)
     after, _ = evaluate_policy(agent, agent.get_env(), n_eval_episodes=8)

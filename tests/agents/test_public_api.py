@@ -18,7 +18,7 @@ ROOT = Path(agents.__file__).parents[1]
 
 
 def test_public_names() -> None:
-    assert agents.__all__ == ["A2C", "NPG", "PPO", "TRPO"]
+    assert agents.__all__ == ["A2C", "NPG", "PPO", "PPOKL", "TRPO"]
     for name in agents.__all__:
         assert getattr(agents, name).__name__ == name
 
@@ -50,6 +50,7 @@ def test_public_names_of_the_maths() -> None:
         "mean_kl",
         "off_policy_advantages",
         "standardized",
+        "take_states",
         "write_flat",
     ]
     assert all(callable(getattr(agents.functional, name)) for name in agents.functional.__all__)
@@ -88,6 +89,7 @@ WITH_EXAMPLES = {
     "agents.functional.conjugate_gradient",
     "agents.functional.off_policy",
     "agents.npg",
+    "agents.ppo_kl",
     "agents.trpo",
 }
 

@@ -25,8 +25,8 @@ ROOT = Path(agents.__file__).parents[1]
 
 
 def test_ours_are_registered_as_themselves() -> None:
-    for name in ("a2c", "npg", "ppo", "trpo"):
-        assert algorithm_class(name) is getattr(agents, name.upper())
+    for name in ("a2c", "npg", "ppo", "ppo_kl", "trpo"):
+        assert algorithm_class(name) is getattr(agents, name.upper().replace("_", ""))
     assert issubclass(algorithm_class("ppo"), stable_baselines3.PPO)
     assert issubclass(algorithm_class("a2c"), stable_baselines3.A2C)
     assert algorithm_names() == sorted(algorithm_names())

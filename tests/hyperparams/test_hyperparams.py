@@ -16,7 +16,7 @@ from zoo.hyperparameters import (
     resolve_hyperparameters,
 )
 
-ALGORITHMS = ("a2c", "npg", "ppo", "trpo")
+ALGORITHMS = ("a2c", "npg", "ppo", "ppo_kl", "trpo")
 BOTH_VERSIONS = [
     "Ant",
     "HalfCheetah",
@@ -45,6 +45,7 @@ PUBLISHED = [
     ("ppo", "Walker2d-v4", "learning_rate", 5.05041e-05),
     ("ppo", "InvertedPendulum-v4", "batch_size", 32),
     ("ppo", "CartPole-v1", "clip_range", {"schedule": "linear", "start": 0.2, "end": 0.0}),
+    ("ppo_kl", "HalfCheetah-v4", "target_kl", 0.02),
     ("a2c", "Swimmer-v5", "gamma", 0.9999),
     ("a2c", "Ant-v4", "ent_coef", 0.01),
 ]

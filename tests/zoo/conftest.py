@@ -48,7 +48,15 @@ class Ended:
 
 # What the first training of a process imports.
 _PRELOADED = [
-    *("zoo.train", "agents.a2c", "agents.npg", "agents.ppo", "agents.trpo", "torch._dynamo"),
+    *(
+        "zoo.train",
+        "agents.a2c",
+        "agents.npg",
+        "agents.ppo",
+        "agents.ppo_kl",
+        "agents.trpo",
+        "torch._dynamo",
+    ),
     *("mujoco", "gymnasium.envs.mujoco", "gymnasium.envs.mujoco.inverted_pendulum_v4"),
 ]
 

@@ -24,6 +24,7 @@ SETTINGS = {
     "npg": [*ON_BATCHES, *SCHEDULES],
     "trpo": [*ON_BATCHES, *SCHEDULES],
     "ppo": [*ON_BATCHES, "n_epochs=2", "learning_rate=lin_1e-2", "clip_range=lin_0.2"],
+    "ppo_kl": [*ON_BATCHES, "n_epochs=2", "kl_coef=0.3", *SCHEDULES],
     "a2c": ["n_steps=8", "learning_rate=lin_1e-3"],
 }
 # Checkpoints at 256 and 512 steps or soon after, evaluations at 192, 384 and 576, end at 640.
@@ -65,6 +66,7 @@ FAST = [
     ("trpo", "dummy", "during an evaluation", ()),
     ("ppo", "dummy", "while a checkpoint is written", ()),
     ("ppo", "envpool", "before the final agent", ()),
+    ("ppo_kl", "dummy", "between two checkpoints", ()),
     ("a2c", "subproc", "after the last checkpoint", ()),
     ("a2c", "dummy", "between learning curve and best agent", ()),
     ("npg", "dummy", "before the final evaluation", ()),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Categorical, Normal
 
-from agents.functional import mean_kl
+from agents.functional import mean_kl, take_states
 
 
 def gaussian(*mean_and_std: tuple[float, float]) -> Normal:
@@ -92,3 +92,19 @@ def test_sequences_of_different_lengths_cannot_be_compared() -> None:
     one = Categorical(probs=torch.tensor([[0.5, 0.5]]))
     with pytest.raises(ValueError, match=r"zip\(\)"):
         mean_kl([one], [one, one])
+
+
+def test_states_are_taken_from_each_kind_of_distribution() -> None:
+    index = torch.tensor([4, 0])
+    logits = torch.randn(5, 3)
+    kinds = [Normal(torch.randn(5, 3), torch.rand(5, 3)), Bernoulli(logits=logits)]
+    for whole in [*kinds, Categorical(logits=logits), Categorical(probs=logits.exp())]:
+        part = take_states(whole, index)
+        assert type(part) is type(whole)
+        expected = torch.distributions.kl_divergence(whole, whole.expand(whole.batch_shape))
+        assert part.batch_shape == expected[index].shape
+        sample = whole.sample()
+        torch.testing.assert_close(part.log_prob(sample[index]), whole.log_prob(sample)[index])
+    first, second = take_states([Categorical(logits=logits), kinds[0]], index)
+    torch.testing.assert_close(first.probs, torch.softmax(logits, dim=1)[index])
+    assert torch.equal(second.mean, kinds[0].mean[index])
