@@ -10,6 +10,10 @@
     ├── RunFolderError            a run folder that cannot be written, read or resumed
     ├── BundleError               a bundle that is damaged, unsafe or not one of ours
     ├── ExportError               an agent that cannot be written as ONNX or C
+    ├── HubError                  a hub that does not do what was asked of it
+    │   ├── AgentNotFound         no such agent or revision, or it is kept from this user
+    │   ├── AccessDenied          no token, a wrong one, or one without the right
+    │   └── HubUnreachable        offline, and not in the cache
     ├── MissingDependency         an optional package or system library that is not installed
     └── DisplayError              nothing to draw on
 
@@ -23,11 +27,15 @@ import difflib
 from collections.abc import Iterable
 
 __all__ = [
+    "AccessDenied",
+    "AgentNotFound",
     "BundleError",
     "ConfigError",
     "DisplayError",
     "EnvironmentFault",
     "ExportError",
+    "HubError",
+    "HubUnreachable",
     "MissingDependency",
     "NaturalZooError",
     "ObservationError",
@@ -86,6 +94,22 @@ class BundleError(NaturalZooError):
 
 class ExportError(NaturalZooError):
     """An agent that cannot be written as ONNX or C."""
+
+
+class HubError(NaturalZooError):
+    """A hub that does not do what was asked of it."""
+
+
+class AgentNotFound(HubError):
+    """There is no such agent or revision, or it is kept from this user."""
+
+
+class AccessDenied(HubError):
+    """No token, a wrong one, or one without the right to do this."""
+
+
+class HubUnreachable(HubError):
+    """The hub cannot be reached, and the cache does not hold what was asked for."""
 
 
 class MissingDependency(NaturalZooError):
