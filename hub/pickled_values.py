@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +24,11 @@ __all__ = [
     "schedule",
     "space",
     "to_array",
-    "to_class_name",
+    "to_known",
     "to_number",
 ]
 
+_T = TypeVar("_T")
 _MULTIARRAY = ("numpy._core.multiarray", "numpy.core.multiarray")
 _RECONSTRUCT = {Symbol(module, "_reconstruct") for module in _MULTIARRAY}
 _SCALAR = {Symbol(module, "scalar") for module in _MULTIARRAY}
@@ -194,15 +195,15 @@ def _state(value: Built) -> dict[str, Any]:
     return value.state if isinstance(value.state, dict) else {}
 
 
-def to_class_name(value: Any, known: Mapping[Symbol, str], where: str) -> str:
-    """Return our name of a class, by an exact list."""
+def to_known(value: Any, known: Mapping[Symbol, _T], where: str) -> _T:
+    """Return what a name in the file stands for, by an exact list."""
     if isinstance(value, Symbol) and value in known:
         return known[value]
     _refuse(value, f"one of {', '.join(sorted(map(str, known)))}", where)
 
 
-def plain(value: Any, classes: Mapping[Symbol, str], where: str) -> Any:
-    """Return numbers, texts, lists and dicts; classes by their names in ``classes``.
+def plain(value: Any, classes: Mapping[Symbol, Any], where: str) -> Any:
+    """Return numbers, texts, lists and dicts; for a class what ``classes`` has for it.
 
     :raises BundleError: there is anything else, or more than anybody means to write.
     """
@@ -215,7 +216,7 @@ def plain(value: Any, classes: Mapping[Symbol, str], where: str) -> Any:
         if part is None or isinstance(part, bool | int | float | str):
             return part
         if isinstance(part, Symbol):
-            return to_class_name(part, classes, where)
+            return to_known(part, classes, where)
         if isinstance(part, list | tuple):
             return [convert(item, depth + 1) for item in part]
         if isinstance(part, dict) or _made_by(part, _DICTS):

@@ -1,0 +1,99 @@
+"""A Stable-Baselines3 model from what :mod:`hub.sb3_archive` read."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.utils import LinearSchedule
+
+from agents.errors import BundleError
+from hub.sb3_archive import Sb3Archive
+from hub.sb3_names import algorithm_named
+from hub.schedules import Linear
+
+__all__ = ["build_sb3_model"]
+
+_BEFORE_1_7 = "pi_features_extractor"
+
+
+def build_sb3_model(
+    archive: Sb3Archive,
+    where: str,
+    *,
+    instead: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+) -> BaseAlgorithm:
+    """Return the model, ready to predict; ``set_env`` lets it go on training.
+
+    :param archive: from :func:`hub.sb3_archive.read_sb3_archive`.
+    :param where: its name, for messages.
+    :param instead: settings for those that the archive holds as functions; without one the
+        algorithm's default is taken.
+    :param device: of torch.
+    :raises BundleError: the weights do not fit the networks that the settings make.
+    """
+    settings = {**archive.settings, **(instead or {})}
+    settings = {name: _callable(value) for name, value in settings.items()}
+    try:
+        with warnings.catch_warnings():
+            # SB3's advice to whoever chose these settings does not help whoever loads them.
+            warnings.simplefilter("ignore", UserWarning)
+            make: Callable[..., BaseAlgorithm] = algorithm_named(archive.algo)
+            model = make(
+                policy=archive.policy,
+                env=None,
+                device=device,
+                policy_kwargs=dict(archive.policy_kwargs),
+                _init_setup_model=False,
+                **settings,
+            )
+            model.observation_space = archive.observation_space
+            model.action_space = archive.action_space
+            model.n_envs = archive.counters.get("n_envs", 1)
+            model._setup_model()
+            _set_parameters(model, archive)
+    except (TypeError, ValueError, RuntimeError, KeyError, AttributeError, AssertionError) as error:
+        detail = " ".join(str(error).split())[:300]
+        raise BundleError(
+            f"{where} cannot be loaded with the installed stable-baselines3: {detail}"
+        ) from error
+    for name, value in archive.counters.items():
+        if hasattr(model, name):
+            setattr(model, name, value)
+    if model.use_sde:
+        model.policy.reset_noise()  # type: ignore[operator]
+    return model
+
+
+def _callable(value: Any) -> float | Callable[[float], float] | Any:
+    if not isinstance(value, dict):
+        return value
+    if value.get("end_fraction", 1.0) == 1.0:
+        return Linear(value["start"], value["end"])
+    return LinearSchedule(value["start"], value["end"], value["end_fraction"])
+
+
+def _set_parameters(model: BaseAlgorithm, archive: Sb3Archive) -> None:
+    """Put the state dicts in, also those that older versions of SB3 wrote."""
+    parameters: Any = dict(archive.parameters)
+    try:
+        model.set_parameters(parameters, exact_match=True)
+    except RuntimeError as error:
+        if _BEFORE_1_7 not in str(error):
+            raise
+        model.set_parameters(parameters, exact_match=False)
+    except ValueError:
+        # Before SB3 2.4 DQN's optimiser also held the target network.
+        group = parameters["policy.optimizer"]["param_groups"][0]
+        count = len(model.policy.optimizer.param_groups[0]["params"])
+        if len(group["params"]) != 2 * count:
+            raise
+        group["params"] = group["params"][:count]
+        model.set_parameters(parameters, exact_match=True)
+    for name, value in archive.variables.items():
+        own = getattr(model, name, None)
+        if own is not None and own.shape == value.shape:
+            own.data = value.data.to(own.device)
