@@ -6,15 +6,15 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import gymnasium as gym
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 
 from agents.errors import BundleError
 from hub.sb3_archive import Sb3Archive
 from hub.sb3_names import algorithm_named
-from hub.schedules import Linear
 
-__all__ = ["build_sb3_model"]
+__all__ = ["build_sb3_model", "untrained_sb3_model"]
 
 _BEFORE_1_7 = "pi_features_extractor"
 
@@ -35,26 +35,18 @@ def build_sb3_model(
     :param device: of torch.
     :raises BundleError: the weights do not fit the networks that the settings make.
     """
-    settings = {**archive.settings, **(instead or {})}
-    settings = {name: _callable(value) for name, value in settings.items()}
     try:
-        with warnings.catch_warnings():
-            # SB3's advice to whoever chose these settings does not help whoever loads them.
-            warnings.simplefilter("ignore", UserWarning)
-            make: Callable[..., BaseAlgorithm] = algorithm_named(archive.algo)
-            model = make(
-                policy=archive.policy,
-                env=None,
-                device=device,
-                policy_kwargs=dict(archive.policy_kwargs),
-                _init_setup_model=False,
-                **settings,
-            )
-            model.observation_space = archive.observation_space
-            model.action_space = archive.action_space
-            model.n_envs = archive.counters.get("n_envs", 1)
-            model._setup_model()
-            _set_parameters(model, archive)
+        model = untrained_sb3_model(
+            archive.algo,
+            archive.policy,
+            archive.observation_space,
+            archive.action_space,
+            {**archive.settings, **(instead or {})},
+            archive.policy_kwargs,
+            n_envs=archive.counters.get("n_envs", 1),
+            device=device,
+        )
+        _set_parameters(model, archive)
     except (TypeError, ValueError, RuntimeError, KeyError, AttributeError, AssertionError) as error:
         detail = " ".join(str(error).split())[:300]
         raise BundleError(
@@ -68,12 +60,47 @@ def build_sb3_model(
     return model
 
 
+def untrained_sb3_model(
+    algo: str,
+    policy: str,
+    observation_space: gym.Space[Any],
+    action_space: gym.Space[Any],
+    settings: Mapping[str, Any],
+    policy_kwargs: Mapping[str, Any],
+    *,
+    n_envs: int = 1,
+    device: str = "cpu",
+) -> BaseAlgorithm:
+    """Return SB3's algorithm on given spaces, without an environment and with random weights.
+
+    :param algo: its name in lower case.
+    :param policy: such as ``"MlpPolicy"``.
+    :param settings: keywords of its constructor; a schedule is a number or a mapping.
+    :param policy_kwargs: keywords of the policy's.
+    """
+    make: Callable[..., BaseAlgorithm] = algorithm_named(algo)
+    with warnings.catch_warnings():
+        # SB3's advice to whoever chose these settings does not help whoever loads them.
+        warnings.simplefilter("ignore", UserWarning)
+        model = make(
+            policy=policy,
+            env=None,
+            device=device,
+            policy_kwargs=dict(policy_kwargs),
+            _init_setup_model=False,
+            **{name: _callable(value) for name, value in settings.items()},
+        )
+        model.observation_space = observation_space
+        model.action_space = action_space
+        model.n_envs = n_envs
+        model._setup_model()
+    return model
+
+
 def _callable(value: Any) -> float | Callable[[float], float] | Any:
     if not isinstance(value, dict):
         return value
-    if value.get("end_fraction", 1.0) == 1.0:
-        return Linear(value["start"], value["end"])
-    return LinearSchedule(value["start"], value["end"], value["end_fraction"])
+    return LinearSchedule(value["start"], value["end"], value.get("end_fraction", 1.0))
 
 
 def _set_parameters(model: BaseAlgorithm, archive: Sb3Archive) -> None:

@@ -12,10 +12,10 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from torch import nn
 
-from agents.errors import BundleError, MissingDependency
+from agents.errors import BundleError, MissingDependency, UnknownName
 from hub.pickle_reader import Symbol
 
-__all__ = ["CLASSES", "POLICIES", "algorithm_named", "algorithm_of"]
+__all__ = ["ALGORITHM_NAMES", "CLASSES", "POLICIES", "algorithm_named", "algorithm_of"]
 
 _ON_POLICY = "stable_baselines3.common.policies"
 _OFF_POLICY = {
@@ -59,6 +59,9 @@ _ALGORITHMS = {
 }
 
 
+ALGORITHM_NAMES = tuple(_ALGORITHMS)
+
+
 def algorithm_of(policy: Symbol, settings: Mapping[str, Any], where: str) -> str:
     """Return the algorithm that wrote an archive, which does not name it.
 
@@ -84,8 +87,11 @@ def algorithm_of(policy: Symbol, settings: Mapping[str, Any], where: str) -> str
 def algorithm_named(name: str) -> type[BaseAlgorithm]:
     """Return SB3's class.
 
+    :raises UnknownName: there is none of that name.
     :raises MissingDependency: it is sb3-contrib's, which is not installed.
     """
+    if name not in _ALGORITHMS:
+        raise UnknownName("algorithm of Stable-Baselines3", name, _ALGORITHMS)
     package, class_name = _ALGORITHMS[name]
     try:
         algorithm: type[BaseAlgorithm] = getattr(importlib.import_module(package), class_name)
