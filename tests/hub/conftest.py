@@ -145,3 +145,14 @@ def linear_onnx(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def at_hub(live_hub: LiveHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LiveHub:
+    """The shared server, to which this process is logged in with an empty cache."""
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_ENDPOINT", live_hub.url)
+    monkeypatch.setenv("HF_TOKEN", "hf_ada")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf-cache"))
+    return live_hub
