@@ -94,14 +94,20 @@ def smoothed(entry: dict[str, Any], grid: np.ndarray, window: int = 50) -> np.nd
     return np.array([returns[max(0, end - window) : end].mean() if end else 0.0 for end in ends])
 
 
-def draw(entries: list[dict[str, Any]], path: Path, n_timesteps: int) -> None:
+def draw(
+    entries: list[dict[str, Any]],
+    path: Path,
+    n_timesteps: int,
+    colors: dict[str, str],
+    title: str,
+) -> None:
     """Draw every run, one colour per library."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     grid = np.linspace(0, n_timesteps, 200)
-    for library, color in LIBRARIES.items():
+    for library, color in colors.items():
         curves = np.array([smoothed(e, grid) for e in entries if e["library"] == library])
         for curve in curves:
             axes.plot(grid / 1e3, curve, color=color, alpha=0.35, linewidth=1)
@@ -110,7 +116,7 @@ def draw(entries: list[dict[str, Any]], path: Path, n_timesteps: int) -> None:
         axes.plot(grid / 1e3, mean, color=color, linewidth=2.5, label=label)
     axes.set_xlabel("environment steps (thousands)")
     axes.set_ylabel("training return, last 50 episodes")
-    axes.set_title(f"TRPO on {entries[0]['env_id']}, identical hyperparameters")
+    axes.set_title(title)
     axes.grid(alpha=0.3)
     axes.legend()
     with atomic_write(path) as file:
@@ -141,7 +147,8 @@ def main() -> None:
             RESULTS.parent.mkdir(exist_ok=True)
             write_text(RESULTS, json.dumps(report) + "\n")
             print(f"{library} seed {seed}: {entries[-1]['seconds']} s")
-    draw(entries, RESULTS.with_suffix(".png"), args.n_timesteps)
+    title = f"TRPO on {args.env}, identical hyperparameters"
+    draw(entries, RESULTS.with_suffix(".png"), args.n_timesteps, LIBRARIES, title)
 
 
 if __name__ == "__main__":
