@@ -451,3 +451,31 @@ def test_environments_must_be_reset_first() -> None:
     agent = Ours("MlpPolicy", probe()(), n_steps=8, batch_size=24)
     with pytest.raises(RuntimeError, match="not reset"):
         agent.collect_rollouts(agent.env, Keep(), agent.rollout_buffer, 8)
+
+
+@pytest.mark.parametrize("n_envs", [1, 2, 16])
+@pytest.mark.parametrize(("gamma", "gae_lambda"), [(0.99, 0.95), (1.0, 1.0), (0.9, 0.0)])
+def test_returns_and_advantages_are_sb3s_bit_for_bit(
+    gamma: float, gae_lambda: float, n_envs: int
+) -> None:
+    rng = np.random.default_rng(0)
+    space = spaces.Box(-1.0, 1.0, (1,))
+    buffers = []
+    for _ in range(2):
+        buffer = RolloutBuffer(
+            64, space, space, "cpu", gamma=gamma, gae_lambda=gae_lambda, n_envs=n_envs
+        )
+        buffers.append(buffer)
+    ours, theirs = buffers
+    theirs.rewards[:] = 10.0 * rng.standard_normal(theirs.rewards.shape)
+    theirs.values[:] = 100.0 * rng.standard_normal(theirs.values.shape)
+    theirs.episode_starts[:] = rng.random(theirs.episode_starts.shape) < 0.1
+    for name in ("rewards", "values", "episode_starts"):
+        getattr(ours, name)[:] = getattr(theirs, name)
+    last_values = torch.as_tensor(rng.standard_normal(n_envs), dtype=torch.float32)
+    dones = rng.random(n_envs) < 0.5
+    theirs.compute_returns_and_advantage(last_values, dones)
+    rollouts._compute_returns_and_advantages(ours, last_values.numpy(), dones)
+    np.testing.assert_array_equal(ours.advantages, theirs.advantages)
+    np.testing.assert_array_equal(ours.returns, theirs.returns)
+    assert ours.advantages.any()
