@@ -21,7 +21,7 @@ from hub.counters import counters_to_json
 from hub.manifest import Manifest, parse_manifest
 from hub.model_state import policy_state, training_state
 from hub.normalizer import Normalizer
-from hub.normalizer_file import fitted, normalization_of, write_normalizer
+from hub.normalizer_file import normalization_of, write_normalizer
 from hub.plain_data import to_plain
 from hub.tensor_file import write_tensors
 from hub.vec_normalize import normalizer_of
@@ -46,7 +46,7 @@ def describe_agent(
     library = library_of(type(model), algo)
     policy = _policy_name(model, algo)
     transposed = _transposed_images(model)
-    statistics = _normalizer(model, normalizer, transposed)
+    statistics = _normalizer(model, normalizer)
     weights = policy_state(model)
     training = training_state(model) if optimizer else None
     contents = {POLICY: write_tensors(weights, POLICY)}
@@ -109,16 +109,9 @@ def _transposed_images(model: BaseAlgorithm) -> tuple[str, ...]:
     return ()
 
 
-def _normalizer(
-    model: BaseAlgorithm,
-    given: Normalizer | VecNormalize | None,
-    transposed: tuple[str, ...],
-) -> Normalizer | None:
+def _normalizer(model: BaseAlgorithm, given: Normalizer | VecNormalize | None) -> Normalizer | None:
     wrapper = model.get_vec_normalize_env() if given is None else given
-    if wrapper is None:
-        return None
-    normalizer = normalizer_of(wrapper) if isinstance(wrapper, VecNormalize) else wrapper
-    return fitted(normalizer, model.observation_space, transposed)
+    return normalizer_of(wrapper) if isinstance(wrapper, VecNormalize) else wrapper
 
 
 def _versions(library: str) -> dict[str, str | None]:

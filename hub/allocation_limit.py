@@ -23,9 +23,9 @@ _SLACK = 2**22
 class AllocationLimit(TorchFunctionMode):
     """Refuses, before any memory is taken, tensors that the weights in the file do not justify.
 
-    ``agent.json`` takes a few bytes to ask for a layer of 2⁴⁰ weights; a file that holds such
-    weights does not exist. So while a network is built no tensor may be larger than the largest in
-    the files, nor all together larger than all of them.
+    ``agent.json`` takes a few bytes to ask for a layer of 2⁴⁰ weights or for 10⁹ critics; a file
+    that holds such weights does not exist. So while a network is built no tensor may be larger than
+    the largest in the files, nor all together larger than all of them, nor many times as many.
 
     :param sizes: elements of each tensor in the files.
     """
@@ -35,6 +35,7 @@ class AllocationLimit(TorchFunctionMode):
         known = list(sizes)
         self._largest = max([*known, _SLACK])
         self._left = 2 * sum(known) + _SLACK
+        self._calls_left = 10 * len(known) + 1000
 
     def __torch_function__(
         self,
@@ -51,7 +52,8 @@ class AllocationLimit(TorchFunctionMode):
 
     def _count(self, n_elements: int) -> None:
         self._left -= n_elements
-        if n_elements > self._largest or self._left < 0:
+        self._calls_left -= 1
+        if n_elements > self._largest or self._left < 0 or self._calls_left < 0:
             raise BundleError(
                 "agent.json describes a network with more weights than the files hold; its "
                 "policy_kwargs or spaces were changed."

@@ -115,8 +115,9 @@ def _opened(folder: Path, name: str) -> Iterator[tuple[int, int]]:
         descriptor = os.open(path, _FLAGS)
     except FileNotFoundError as error:
         raise BundleError(f"{folder} lacks {name}; it is no bundle or not a whole one.") from error
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise BundleError(f"{path} cannot be read: {reason}.") from error
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Collection
-
 import numpy as np
 from gymnasium import spaces
 
@@ -15,7 +12,7 @@ from hub.normalizer import Normalizer, Statistics
 from hub.spaces import Space
 from hub.tensor_file import read_tensors, write_tensors
 
-__all__ = ["fitted", "normalization_of", "read_normalizer", "write_normalizer"]
+__all__ = ["normalization_of", "read_normalizer", "write_normalizer"]
 
 _PARTS = ("mean", "var", "count")
 
@@ -43,20 +40,6 @@ def read_normalizer(content: bytes, settings: Normalization, space: Space) -> No
     arrays = read_tensors(content, NORMALIZER)
     _check(arrays, settings.norm_obs, space)
     return Normalizer(arrays, **vars(settings))
-
-
-def fitted(normalizer: Normalizer, space: Space, transposed: Collection[str]) -> Normalizer:
-    """Return ``normalizer`` for images with their channels first, where it had them last.
-
-    :param transposed: ``obs`` or ``obs.KEY`` of images that the policy reads transposed.
-    """
-    arrays = dict(normalizer.arrays)
-    for name in transposed:
-        part = space[name.removeprefix("obs.")] if isinstance(space, spaces.Dict) else space
-        for moment in (f"{name}.mean", f"{name}.var"):
-            if moment in arrays and arrays[moment].shape != part.shape:
-                arrays[moment] = np.ascontiguousarray(arrays[moment].transpose(2, 0, 1))
-    return dataclasses.replace(normalizer, arrays=arrays)
 
 
 def _check(arrays: Statistics, norm_obs: bool, space: Space) -> None:

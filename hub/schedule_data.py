@@ -57,7 +57,8 @@ def schedule_from_json(value: dict[str, Any], where: str) -> float | Schedule:
         try:
             return build_schedule(where, value)
         except ConfigError as error:
-            raise BundleError(str(error)) from error
+            reason = str(error).partition(" Write for example")[0]  # which is advice for YAML
+            raise BundleError(f"{where}: {reason}") from error
     fields = read.mapping(value, where, required=("schedule", *_LINEAR_UNTIL_FIELDS))
     start, end, end_fraction = (
         read.finite(fields[key], f"{where}.{key}") for key in _LINEAR_UNTIL_FIELDS

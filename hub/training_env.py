@@ -6,8 +6,10 @@ from typing import Any
 
 import gymnasium
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.env_util import is_wrapped
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.utils import check_for_correct_spaces
-from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, unwrap_vec_normalize
 
 from agents.errors import ConfigError, RunFolderError
 from hub.manifest import Manifest
@@ -24,7 +26,9 @@ def prepare_env(
 
     :raises ConfigError: its spaces are not the agent's, or it scales what the agent takes raw.
     """
-    venv = BaseAlgorithm._wrap_env(env, verbose=0)
+    venv = _vectorized(env)
+    if manifest.transposed_images:  # else SB3 does it after normalising, if it has to
+        venv = BaseAlgorithm._wrap_env(venv, verbose=0)
     wrapper = unwrap_vec_normalize(venv)
     if normalizer is None and wrapper is not None:
         raise ConfigError(
@@ -36,6 +40,7 @@ def prepare_env(
             venv = wrap(normalizer, venv)
         elif normalizer is not None and wrapper is not None:
             load_statistics(wrapper, normalizer.arrays)
+        venv = BaseAlgorithm._wrap_env(venv, verbose=0)
         check_for_correct_spaces(venv, manifest.observation_space, manifest.action_space)
     except (ValueError, RunFolderError) as error:
         raise ConfigError(
@@ -43,3 +48,10 @@ def prepare_env(
             f"{' '.join(str(error).split())}"
         ) from error
     return venv
+
+
+def _vectorized(env: gymnasium.Env[Any, Any] | VecEnv) -> VecEnv:
+    if isinstance(env, VecEnv):
+        return env
+    monitored = env if is_wrapped(env, Monitor) else Monitor(env)
+    return DummyVecEnv([lambda: monitored])
