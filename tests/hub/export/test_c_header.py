@@ -1,0 +1,249 @@
+"""The C header, compiled at every level: the same actions as the float64 file, bit for bit."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import math
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import nn
+
+from agents.errors import ExportError
+from hub.c_header import build_c_header
+from hub.c_source import comment, constant, identifier
+from hub.control_names import ControlNames, describe_control
+from hub.onnx_export import build_policy_onnx
+
+COMPILER = shutil.which("gcc") or shutil.which("cc")
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="there is no C compiler (gcc, cc)")
+STRICT = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror"]
+UNNAMED = ControlNames([], [], [], [])
+_TYPES = {"float": np.float32, "int64_t": np.int64, "int8_t": np.int8}
+
+_PROGRAM = """
+#include "policy.h"
+void act_all(const double *obs, {kind} *actions, long n)
+{{
+    long k;
+    for (k = 0; k < n; k++)
+        {prefix}_act(obs + k * {upper}_N_OBS, actions + k * {upper}_N_ACTIONS);
+}}
+"""
+
+
+@pytest.fixture
+def compile_c(tmp_path: Path) -> Callable[..., Callable[[Any], Any]]:
+    """Return the compiled header as a function of a batch of observations."""
+    numbers = itertools.count()
+
+    def compile_c(header: str, prefix: str, *flags: str) -> Callable[[Any], Any]:
+        folder = tmp_path / str(next(numbers))
+        folder.mkdir()
+        (folder / "policy.h").write_text(header)
+        kind = header.split(f"{prefix}_act(const double *obs, ")[1].split()[0]
+        program = _PROGRAM.format(kind=kind, prefix=prefix, upper=prefix.upper())
+        (folder / "policy.c").write_text(program)
+        command = [str(COMPILER), *STRICT, *flags, "-shared", "-fPIC", "policy.c", "-o", "p.so"]
+        done = subprocess.run([*command, "-lm"], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        library = ctypes.CDLL(str(folder / "p.so"))
+        n_actions = int(header.split(f"{prefix.upper()}_N_ACTIONS ")[1].split()[0])
+
+        def act(observations: Any) -> Any:
+            flat = np.ascontiguousarray(observations, dtype=np.float64)
+            actions = np.empty((len(flat), n_actions), dtype=_TYPES[kind])
+            library.act_all(
+                flat.ctypes.data_as(ctypes.c_void_p),
+                actions.ctypes.data_as(ctypes.c_void_p),
+                ctypes.c_long(len(flat)),
+            )
+            return actions
+
+        return act
+
+    return compile_c
+
+
+CASES: list[tuple[Any, str, str, dict[str, Any]]] = [
+    (PPO, "vector", "asymmetric", {}),
+    (PPO, "matrix", "discrete", {"policy_kwargs": {"activation_fn": nn.ReLU, "net_arch": [256]}}),
+    (PPO, "discrete", "multi-discrete", {"policy_kwargs": {"net_arch": []}}),
+    (A2C, "multi-discrete", "multi-binary", {"policy_kwargs": {"activation_fn": nn.ELU}}),
+    (A2C, "multi-binary-matrix", "box", {"policy_kwargs": {"activation_fn": nn.SiLU}}),
+    (A2C, "bytes", "box", {"policy_kwargs": {"activation_fn": nn.LeakyReLU}}),
+    (A2C, "image", "box", {"policy_kwargs": {"activation_fn": nn.Sigmoid, "net_arch": [4]}}),
+    (SAC, "vector", "asymmetric", {"buffer_size": 10}),
+    (SAC, "vector", "box", {"buffer_size": 10, "use_sde": True}),
+    (TD3, "vector", "asymmetric", {"buffer_size": 10}),
+    (DQN, "vector", "discrete", {"buffer_size": 10}),
+]
+
+
+@needs_compiler
+@pytest.mark.parametrize(("algorithm", "observation", "action", "options"), CASES)
+def test_same_bits_as_onnx_runtime(
+    agents: Any,
+    compile_c: Any,
+    algorithm: Any,
+    observation: str,
+    action: str,
+    options: dict[str, Any],
+) -> None:
+    model = algorithm("MlpPolicy", agents.World(observation, action), device="cpu", **options)
+    agents.enlarge(model.policy, 1.5)
+    space = model.observation_space
+    normalizer = agents.statistics(space) if observation in ("vector", "matrix", "bytes") else None
+    observations = agents.sample(space, 500)
+    header = build_c_header(model.policy, normalizer, name="agent", control=UNNAMED)
+    expected = agents.run_onnx(
+        build_policy_onnx(model.policy, normalizer, dtype="float64"), observations
+    )
+    actions = compile_c(header, "agent", "-O2")(observations)
+    np.testing.assert_array_equal(actions.reshape(expected.shape), expected)
+    assert len(np.unique(actions, axis=0)) > 1
+
+
+@needs_compiler
+@pytest.mark.parametrize("flags", [["-O0"], ["-O2"], ["-O3"], ["-O3", "-march=native"]])
+def test_at_every_level(agents: Any, compile_c: Any, flags: list[str]) -> None:
+    model = PPO("MlpPolicy", agents.World("vector", "box"), device="cpu")
+    agents.enlarge(model.policy)
+    normalizer = agents.statistics(model.observation_space)
+    observations = agents.sample(model.observation_space, 2000)
+    header = build_c_header(model.policy, normalizer, name="agent", control=UNNAMED)
+    actions = compile_c(header, "agent", *flags)(observations)
+    file = build_policy_onnx(model.policy, normalizer, dtype="float64")
+    np.testing.assert_array_equal(actions, agents.run_onnx(file, observations))
+
+
+@needs_compiler
+def test_infinite_bounds(agents: Any, compile_c: Any) -> None:
+    space = agents.OBSERVATIONS["vector"]
+    for action in ("half-open", "unbounded"):
+        policy = ActorCriticPolicy(space, agents.ACTIONS[action], lr_schedule=lambda _: 0.0)
+        agents.enlarge(policy)
+        observations = agents.sample(space, 200)
+        header = build_c_header(policy, None, name="agent", control=UNNAMED)
+        expected = agents.run_onnx(build_policy_onnx(policy, dtype="float64"), observations)
+        np.testing.assert_array_equal(compile_c(header, "agent")(observations), expected)
+
+
+@needs_compiler
+def test_with_names_and_as_cpp(compile_c: Any, tmp_path: Path) -> None:
+    """What a robot's programmer reads: places by name, rate, units; C++ takes the file, too."""
+    env = gym.make("HalfCheetah-v5")
+    policy = PPO("MlpPolicy", env, device="cpu").policy
+    header = build_c_header(
+        policy,
+        None,
+        name="npg-HalfCheetah-v5",
+        control=describe_control(env),
+        facts={"Task": "HalfCheetah-v5"},
+    )
+    env.close()
+    compile_c(header, "npg_halfcheetah_v5")
+    assert "    NPG_HALFCHEETAH_V5_OBS_ROOTZ_POSITION = 0," in header
+    assert "    NPG_HALFCHEETAH_V5_ACTION_FFOOT = 5\n" in header
+    assert "#define NPG_HALFCHEETAH_V5_CONTROL_DT 0.05 /*" in header
+    assert " *     2 bthigh_angle [rad]\n" in header
+    assert " *     0 bthigh [120 N·m]\n" in header
+    assert " * Task: HalfCheetah-v5\n" in header
+    cpp = shutil.which("g++")
+    if cpp is not None:
+        (tmp_path / "p.h").write_text(header)
+        (tmp_path / "p.cpp").write_text('#include "p.h"\nint main() { return 0; }\n')
+        command = [cpp, "-std=c++17", "-Wall", "-Wextra", "-Werror", "-c", "p.cpp"]
+        subprocess.run(command, cwd=tmp_path, check=True)
+
+
+@needs_compiler
+def test_discrete_choices_have_names(compile_c: Any) -> None:
+    env = gym.make("CartPole-v1")
+    policy = A2C("MlpPolicy", env, device="cpu").policy
+    header = build_c_header(policy, None, name="x", control=describe_control(env))
+    compile_c(header, "x")
+    assert "X_ACTION_PUSH_RIGHT = 1" in header
+    assert " * Choices:\n *     0 push_left\n" in header
+    env.close()
+
+
+def test_same_agent_same_text(agents: Any) -> None:
+    policy = A2C("MlpPolicy", agents.World("vector", "box"), device="cpu").policy
+    texts = {build_c_header(policy, None, name="a", control=UNNAMED) for _ in range(2)}
+    assert len(texts) == 1
+
+
+def test_refusals(agents: Any) -> None:
+    def build(observation: str, policy: str, **options: Any) -> None:
+        world = agents.World(observation, "box")
+        model = A2C(policy, world, policy_kwargs=options, device="cpu")
+        build_c_header(model.policy, None, name="a", control=UNNAMED)
+
+    with pytest.raises(ExportError, match=r"this policy has a Dict observation; use its ONNX"):
+        build("dict", "MultiInputPolicy")
+    with pytest.raises(ExportError, match=r"this policy has a NatureCNN; use its ONNX"):
+        build("image", "CnnPolicy")
+    with pytest.raises(ExportError, match=r"cannot hold the layer GELU; it knows Linear, ELU"):
+        build("vector", "MlpPolicy", activation_fn=nn.GELU)
+
+
+def test_nan_is_refused(agents: Any) -> None:
+    policy = A2C("MlpPolicy", agents.World("vector", "box"), device="cpu").policy
+    nn.init.constant_(policy.action_net.bias, math.nan)
+    with pytest.raises(ExportError, match="holds NaN"):
+        build_c_header(policy, None, name="a", control=UNNAMED)
+
+
+@needs_compiler
+def test_text_cannot_leave_the_comment(agents: Any, compile_c: Any) -> None:
+    """An agent's description may come from a stranger."""
+    hostile = 'x */ int main(void) { return *"\n#error out\n" ??/\n \\\n \u2028 */'
+    policy = A2C("MlpPolicy", agents.World("discrete", "discrete"), device="cpu").policy
+    control = ControlNames([hostile], [hostile], [hostile] * 5, [])
+    header = build_c_header(policy, None, name=hostile, control=control, facts={hostile: hostile})
+    prefix = identifier(hostile)
+    assert compile_c(header, prefix)(np.zeros((1, 1))).shape == (1, 1)
+    assert header.count("*/") == 1
+
+
+@given(st.text())
+def test_comments_end_once(text: str) -> None:
+    written = comment([text, text])
+    assert written.endswith(" */\n")
+    assert written.count("*/") == 1
+    assert len(written.splitlines()) == 4
+    assert "\\" not in written
+    assert "??" not in written
+
+
+@given(st.text())
+def test_identifiers(text: str) -> None:
+    name = identifier(text)
+    assert name.isascii()
+    assert name.isidentifier()
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_constants_are_exact(value: float) -> None:
+    assert float.fromhex(constant(value)) == value
+    single = float(np.float32(value)) if abs(value) < 3e38 else 0.0
+    assert float.fromhex(constant(single, "float").removesuffix("f")) == single
+
+
+def test_identifiers_keep_signs() -> None:
+    assert identifier("npg-Walker2d-v4") == "npg_walker2d_v4"
+    assert identifier("torque_-1") == "torque_minus_1"
+    assert identifier("torque_+1") == "torque_plus_1"
+    assert identifier("2nd") == "policy_2nd"
