@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import copy
+import ctypes
+import itertools
+import shutil
+import subprocess
 import types
 import unittest.mock
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -157,19 +163,28 @@ def enlarge(policy: BasePolicy, factor: float = 3.0) -> BasePolicy:
     return policy
 
 
-def run_onnx(model: onnx.ModelProto, observations: Observation, output: str = "actions") -> Any:
-    """Return what ONNX Runtime computes."""
+def onnx_function(model: onnx.ModelProto, output: str = "actions") -> Any:
+    """Return what ONNX Runtime computes, as a function of observations."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(
         onnx_bytes(model), options, providers=["CPUExecutionProvider"]
     )
-    return session.run([output], feed(model, observations))[0]
+    return lambda observations: session.run([output], feed(model, observations))[0]
+
+
+def numpy_function(model: onnx.ModelProto, output: str = "actions") -> Any:
+    """Return what the graph gives when numpy computes each operator."""
+    evaluator = ReferenceEvaluator(model)
+    return lambda observations: evaluator.run([output], feed(model, observations))[0]
+
+
+def run_onnx(model: onnx.ModelProto, observations: Observation, output: str = "actions") -> Any:
+    return onnx_function(model, output)(observations)
 
 
 def run_numpy(model: onnx.ModelProto, observations: Observation, output: str = "actions") -> Any:
-    """Return what the graph gives when numpy computes each operator."""
-    return ReferenceEvaluator(model).run([output], feed(model, observations))[0]
+    return numpy_function(model, output)(observations)
 
 
 def feed(model: onnx.ModelProto, observations: Observation) -> dict[str, Any]:
@@ -245,6 +260,56 @@ def assert_parity(
     return exact
 
 
+COMPILER = shutil.which("gcc") or shutil.which("cc")
+STRICT = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror"]
+_TYPES = {"float": np.float32, "int64_t": np.int64, "int8_t": np.int8}
+
+_PROGRAM = """
+#include "policy.h"
+void act_all(const double *obs, {kind} *actions, long n)
+{{
+    long k;
+    for (k = 0; k < n; k++)
+        {prefix}_act(obs + k * {upper}_N_OBS, actions + k * {upper}_N_ACTIONS);
+}}
+"""
+
+
+@pytest.fixture
+def compile_c(tmp_path: Path) -> Callable[..., Callable[[Any], Any]]:
+    """Return the compiled header as a function of a batch of observations."""
+    if COMPILER is None:
+        pytest.skip("there is no C compiler (gcc, cc)")
+    numbers = itertools.count()
+
+    def compile_c(header: str, prefix: str, *flags: str) -> Callable[[Any], Any]:
+        folder = tmp_path / str(next(numbers))
+        folder.mkdir()
+        (folder / "policy.h").write_text(header)
+        kind = header.split(f"{prefix}_act(const double *obs, ")[1].split()[0]
+        program = _PROGRAM.format(kind=kind, prefix=prefix, upper=prefix.upper())
+        (folder / "policy.c").write_text(program)
+        command = [str(COMPILER), *STRICT, *flags, "-shared", "-fPIC", "policy.c", "-o", "p.so"]
+        done = subprocess.run([*command, "-lm"], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        library = ctypes.CDLL(str(folder / "p.so"))
+        n_actions = int(header.split(f"{prefix.upper()}_N_ACTIONS ")[1].split()[0])
+
+        def act(observations: Any) -> Any:
+            flat = np.ascontiguousarray(observations, dtype=np.float64)
+            actions = np.empty((len(flat), n_actions), dtype=_TYPES[kind])
+            library.act_all(
+                flat.ctypes.data_as(ctypes.c_void_p),
+                actions.ctypes.data_as(ctypes.c_void_p),
+                ctypes.c_long(len(flat)),
+            )
+            return actions
+
+        return act
+
+    return compile_c
+
+
 @pytest.fixture(scope="session")
 def agents() -> Any:
     """Give the helpers above to tests: pytest's import mode keeps modules apart."""
@@ -254,7 +319,8 @@ def agents() -> Any:
         World=World,
         assert_parity=assert_parity,
         enlarge=enlarge,
-        feed=feed,
+        numpy_function=numpy_function,
+        onnx_function=onnx_function,
         run_numpy=run_numpy,
         run_onnx=run_onnx,
         run_sb3=run_sb3,

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-import itertools
 import math
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,56 +23,7 @@ from hub.c_source import comment, constant, identifier
 from hub.control_names import ControlNames, describe_control
 from hub.onnx_export import build_policy_onnx
 
-COMPILER = shutil.which("gcc") or shutil.which("cc")
-needs_compiler = pytest.mark.skipif(COMPILER is None, reason="there is no C compiler (gcc, cc)")
-STRICT = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror"]
 UNNAMED = ControlNames([], [], [], [])
-_TYPES = {"float": np.float32, "int64_t": np.int64, "int8_t": np.int8}
-
-_PROGRAM = """
-#include "policy.h"
-void act_all(const double *obs, {kind} *actions, long n)
-{{
-    long k;
-    for (k = 0; k < n; k++)
-        {prefix}_act(obs + k * {upper}_N_OBS, actions + k * {upper}_N_ACTIONS);
-}}
-"""
-
-
-@pytest.fixture
-def compile_c(tmp_path: Path) -> Callable[..., Callable[[Any], Any]]:
-    """Return the compiled header as a function of a batch of observations."""
-    numbers = itertools.count()
-
-    def compile_c(header: str, prefix: str, *flags: str) -> Callable[[Any], Any]:
-        folder = tmp_path / str(next(numbers))
-        folder.mkdir()
-        (folder / "policy.h").write_text(header)
-        kind = header.split(f"{prefix}_act(const double *obs, ")[1].split()[0]
-        program = _PROGRAM.format(kind=kind, prefix=prefix, upper=prefix.upper())
-        (folder / "policy.c").write_text(program)
-        command = [str(COMPILER), *STRICT, *flags, "-shared", "-fPIC", "policy.c", "-o", "p.so"]
-        done = subprocess.run([*command, "-lm"], cwd=folder, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        library = ctypes.CDLL(str(folder / "p.so"))
-        n_actions = int(header.split(f"{prefix.upper()}_N_ACTIONS ")[1].split()[0])
-
-        def act(observations: Any) -> Any:
-            flat = np.ascontiguousarray(observations, dtype=np.float64)
-            actions = np.empty((len(flat), n_actions), dtype=_TYPES[kind])
-            library.act_all(
-                flat.ctypes.data_as(ctypes.c_void_p),
-                actions.ctypes.data_as(ctypes.c_void_p),
-                ctypes.c_long(len(flat)),
-            )
-            return actions
-
-        return act
-
-    return compile_c
-
-
 CASES: list[tuple[Any, str, str, dict[str, Any]]] = [
     (PPO, "vector", "asymmetric", {}),
     (PPO, "matrix", "discrete", {"policy_kwargs": {"activation_fn": nn.ReLU, "net_arch": [256]}}),
@@ -91,7 +39,6 @@ CASES: list[tuple[Any, str, str, dict[str, Any]]] = [
 ]
 
 
-@needs_compiler
 @pytest.mark.parametrize(("algorithm", "observation", "action", "options"), CASES)
 def test_same_bits_as_onnx_runtime(
     agents: Any,
@@ -115,7 +62,6 @@ def test_same_bits_as_onnx_runtime(
     assert len(np.unique(actions, axis=0)) > 1
 
 
-@needs_compiler
 @pytest.mark.parametrize("flags", [["-O0"], ["-O2"], ["-O3"], ["-O3", "-march=native"]])
 def test_at_every_level(agents: Any, compile_c: Any, flags: list[str]) -> None:
     model = PPO("MlpPolicy", agents.World("vector", "box"), device="cpu")
@@ -128,7 +74,6 @@ def test_at_every_level(agents: Any, compile_c: Any, flags: list[str]) -> None:
     np.testing.assert_array_equal(actions, agents.run_onnx(file, observations))
 
 
-@needs_compiler
 def test_infinite_bounds(agents: Any, compile_c: Any) -> None:
     space = agents.OBSERVATIONS["vector"]
     for action in ("half-open", "unbounded"):
@@ -140,7 +85,6 @@ def test_infinite_bounds(agents: Any, compile_c: Any) -> None:
         np.testing.assert_array_equal(compile_c(header, "agent")(observations), expected)
 
 
-@needs_compiler
 def test_with_names_and_as_cpp(compile_c: Any, tmp_path: Path) -> None:
     """What a robot's programmer reads: places by name, rate, units; C++ takes the file, too."""
     env = gym.make("HalfCheetah-v5")
@@ -168,7 +112,6 @@ def test_with_names_and_as_cpp(compile_c: Any, tmp_path: Path) -> None:
         subprocess.run(command, cwd=tmp_path, check=True)
 
 
-@needs_compiler
 def test_discrete_choices_have_names(compile_c: Any) -> None:
     env = gym.make("CartPole-v1")
     policy = A2C("MlpPolicy", env, device="cpu").policy
@@ -206,7 +149,6 @@ def test_nan_is_refused(agents: Any) -> None:
         build_c_header(policy, None, name="a", control=UNNAMED)
 
 
-@needs_compiler
 def test_text_cannot_leave_the_comment(agents: Any, compile_c: Any) -> None:
     """An agent's description may come from a stranger."""
     hostile = 'x */ int main(void) { return *"\n#error out\n" ??/\n \\\n \u2028 */'

@@ -1,0 +1,271 @@
+"""Every algorithm and space on the observations that its own policy meets, 10,000 of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import sb3_contrib
+import torch
+from gymnasium import spaces
+from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from torch import nn
+
+from agents.registry import algorithm_class, algorithm_names, constructor_parameters
+from hub.c_header import build_c_header
+from hub.control_names import ControlNames
+from hub.normalizer import Normalizer
+from hub.onnx_export import build_policy_onnx
+from hub.vec_normalize import normalizer_of
+
+N_OBSERVATIONS, N_ENVS, CHUNK = 10_000, 20, 500
+UNNAMED = ControlNames([], [], [], [])
+
+ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
+    **{name: algorithm_class(name) for name in algorithm_names()},
+    "sb3-a2c": A2C,
+    "sb3-ppo": PPO,
+    "sb3-contrib-trpo": sb3_contrib.TRPO,
+    "sac": SAC,
+    "td3": TD3,
+    "ddpg": DDPG,
+    "tqc": sb3_contrib.TQC,
+    "dqn": DQN,
+}
+CONTINUOUS = ("box", "asymmetric")
+DISCRETE = ("discrete",)
+ALL = ("box", "asymmetric", "discrete", "multi-discrete", "multi-binary")
+OBSERVATIONS = ("vector", "matrix", "discrete", "multi-discrete", "multi-binary", "image", "dict")
+
+
+def _takes(name: str) -> tuple[str, ...]:
+    if issubclass(ALGORITHMS[name], OffPolicyAlgorithm):
+        return DISCRETE if name == "dqn" else CONTINUOUS
+    return ALL
+
+
+def _cases() -> Iterator[Any]:
+    """Yield every action space on vectors, and every observation space with one action space."""
+    for name in ALGORITHMS:
+        for action in _takes(name):
+            yield pytest.param(name, "vector", action, id=f"{name}-vector-{action}")
+        for observation in OBSERVATIONS[1:]:
+            action = _takes(name)[-1]
+            yield pytest.param(name, observation, action, id=f"{name}-{observation}-{action}")
+
+
+def _policy_name(space: spaces.Space[Any]) -> str:
+    if isinstance(space, spaces.Dict):
+        return "MultiInputPolicy"
+    return "CnnPolicy" if len(space.shape or ()) == 3 else "MlpPolicy"
+
+
+def _train(name: str, make_env: Callable[[], gym.Env[Any, Any]], n_steps: int = 256) -> Any:
+    """Return a model after a moment of training, its Box observations normalised."""
+    venv: Any = DummyVecEnv([make_env] * 4)
+    space = venv.observation_space
+    keys = ["grid", "obs"] if isinstance(space, spaces.Dict) else None
+    if keys or (isinstance(space, spaces.Box) and space.dtype != np.uint8):
+        venv = VecNormalize(venv, norm_obs_keys=keys)
+    algorithm = ALGORITHMS[name]
+    options: dict[str, Any] = {"seed": 1, "device": "cpu"}
+    parameters = constructor_parameters(algorithm)
+    if "buffer_size" in parameters:
+        options |= {"buffer_size": 1000, "learning_starts": 100}
+    elif "n_steps" in parameters:
+        options["n_steps"] = n_steps // 4
+    if _policy_name(space) == "CnnPolicy":
+        options["policy_kwargs"] = {"features_extractor_kwargs": {"features_dim": 32}}
+    model = algorithm(_policy_name(space), venv, **options)
+    model.learn(n_steps)
+    _widen(model.policy)
+    return model
+
+
+def _widen(policy: Any) -> None:
+    """Make what the last layer gives large enough to reach bounds and to tell choices apart."""
+    factor, layer = 30.0, getattr(policy, "action_net", None)
+    if layer is None:
+        factor = 5.0
+        layer = policy.q_net.q_net[-1] if hasattr(policy, "q_net") else policy.actor.mu
+    linear = [part for part in layer.modules() if isinstance(part, nn.Linear)][-1]
+    with torch.no_grad():
+        linear.weight.mul_(factor)
+
+
+def _meet(make_env: Callable[[], gym.Env[Any, Any]], act: Callable[[Any], Any]) -> Any:
+    """Return the observations of N_ENVS environments that ``act`` acts in."""
+    venv = DummyVecEnv([make_env] * N_ENVS)
+    venv.seed(7)
+    observations: Any = venv.reset()
+    met = []
+    for _ in range(N_OBSERVATIONS // N_ENVS):
+        met.append(observations)
+        observations, _, _, _ = venv.step(act(observations))
+    venv.close()
+    if isinstance(observations, dict):
+        return {key: np.concatenate([one[key] for one in met]) for key in observations}
+    return np.concatenate(met)
+
+
+def _in_chunks(run: Callable[[Any], Any], observations: Any) -> Any:
+    def part(start: int) -> Any:
+        if isinstance(observations, dict):
+            return {key: values[start : start + CHUNK] for key, values in observations.items()}
+        return observations[start : start + CHUNK]
+
+    return np.concatenate([run(part(start)) for start in range(0, N_OBSERVATIONS, CHUNK)])
+
+
+def _compare(agents: Any, model: Any, normalizer: Normalizer | None, observations: Any) -> Any:
+    """Compare all on the same observations; returns the float64 actions."""
+    policy, space = model.policy, model.action_space
+    single = build_policy_onnx(policy, normalizer)
+    double = build_policy_onnx(policy, normalizer, dtype="float64")
+    exact = _in_chunks(agents.onnx_function(double), observations)
+    for name, run in (
+        ("torch", lambda part: agents.run_torch(policy, normalizer, part)),
+        ("numpy", agents.numpy_function(double)),
+    ):
+        np.testing.assert_array_equal(_in_chunks(run, observations), exact, err_msg=name)
+    actions = _in_chunks(agents.onnx_function(single), observations)
+    expected = _in_chunks(lambda part: agents.run_sb3(policy, normalizer, part), observations)
+    if isinstance(space, spaces.Box):
+        np.testing.assert_allclose(actions, expected, atol=1e-5, rtol=1e-5)
+        np.testing.assert_allclose(exact, expected, atol=1e-5, rtol=1e-5)
+    else:
+        np.testing.assert_array_equal(actions, expected)
+        np.testing.assert_array_equal(exact, expected)
+    return exact
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "observation", "action"), list(_cases()))
+def test_every_space(agents: Any, compile_c: Any, name: str, observation: str, action: str) -> None:
+    def make_env() -> gym.Env[Any, Any]:
+        return agents.World(observation, action)
+
+    model = _train(name, make_env)
+    venv = model.get_env()
+    normalizer = normalizer_of(venv) if isinstance(venv, VecNormalize) else None
+    double = build_policy_onnx(model.policy, normalizer, dtype="float64")
+    observations = _meet(make_env, agents.onnx_function(double))
+    exact = _compare(agents, model, normalizer, observations)
+    assert len(np.unique(exact, axis=0)) > 1
+    if observation not in ("image", "dict"):
+        header = build_c_header(model.policy, normalizer, name="a", control=UNNAMED)
+        actions = compile_c(header, "a", "-O2")(observations)
+        np.testing.assert_array_equal(actions.reshape(exact.shape), exact)
+
+
+TASKS = [
+    ("npg", "Walker2d-v4"),
+    ("trpo", "HalfCheetah-v5"),
+    ("ppo", "Humanoid-v4"),
+    ("a2c", "Ant-v5"),
+    ("sac", "Hopper-v4"),
+    ("tqc", "Reacher-v4"),
+    ("td3", "Swimmer-v4"),
+    ("ppo", "CartPole-v1"),
+    ("dqn", "Acrobot-v1"),
+    ("sac", "Pendulum-v1"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "env_id"), TASKS)
+def test_real_tasks(agents: Any, compile_c: Any, name: str, env_id: str) -> None:
+    def make_env() -> gym.Env[Any, Any]:
+        return gym.make(env_id)
+
+    model = _train(name, make_env, n_steps=1024)
+    normalizer = normalizer_of(model.get_env())
+    double = build_policy_onnx(model.policy, normalizer, dtype="float64")
+    observations = _meet(make_env, agents.onnx_function(double))
+    exact = _compare(agents, model, normalizer, observations)
+    assert len(np.unique(exact, axis=0)) > 1
+    header = build_c_header(model.policy, normalizer, name="a", control=UNNAMED)
+    for flags in (["-O0"], ["-O2"], ["-O3"]):
+        actions = compile_c(header, "a", *flags)(observations)
+        np.testing.assert_array_equal(actions.reshape(exact.shape), exact)
+
+
+def _plain_numpy(model: Any, normalizer: Normalizer) -> Callable[[Any], Any]:
+    """Return what the network does, written once more: no graph, no library."""
+    actor = model.policy
+    squashed = hasattr(actor, "actor")
+    modules = (
+        [*actor.actor.latent_pi, actor.actor.mu]
+        if squashed
+        else [*actor.mlp_extractor.policy_net, actor.action_net]
+    )
+    functions: dict[Any, Callable[[Any], Any]] = {
+        nn.Tanh: np.tanh,
+        nn.ReLU: lambda x: np.maximum(x, 0.0),
+    }
+    layers = [
+        (part.weight.detach().double().numpy(), part.bias.detach().double().numpy())
+        if isinstance(part, nn.Linear)
+        else functions[type(part)]
+        for part in modules
+    ]
+    mean, variance = normalizer.arrays["obs.mean"], normalizer.arrays["obs.var"]
+    low, high = (
+        bound.astype(np.float64) for bound in (model.action_space.low, model.action_space.high)
+    )
+
+    def act(observation: Any) -> Any:
+        value = (observation[0] - mean) / np.sqrt(variance + normalizer.epsilon)
+        value = np.clip(value, -normalizer.clip_obs, normalizer.clip_obs)
+        for layer in layers:
+            value = layer[0] @ value + layer[1] if isinstance(layer, tuple) else layer(value)
+        if squashed:
+            value = low + 0.5 * (np.tanh(value) + 1.0) * (high - low)
+        return np.clip(value, low, high).astype(np.float32)[None]
+
+    return act
+
+
+def _play(env: gym.Env[Any, Any], act: Callable[[Any], Any], seed: int) -> Any:
+    """Return every observation of an episode, and its return."""
+    observation, _ = env.reset(seed=seed)
+    seen, total, over = [observation], 0.0, False
+    while not over:
+        observation, reward, terminated, truncated, _ = env.step(act(observation[None])[0])
+        seen.append(observation)
+        total += float(reward)
+        over = terminated or truncated
+    return np.array(seen), total
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "env_id"), [("npg", "HalfCheetah-v4"), ("sac", "Swimmer-v5")])
+def test_twenty_whole_episodes(agents: Any, compile_c: Any, name: str, env_id: str) -> None:
+    """To the last bit of the last observation: torch, ONNX Runtime, numpy and C."""
+    model = _train(name, lambda: gym.make(env_id), n_steps=512)
+    normalizer = normalizer_of(model.get_env())
+    double = build_policy_onnx(model.policy, normalizer, dtype="float64")
+    header = build_c_header(model.policy, normalizer, name="a", control=UNNAMED)
+    env = gym.make(env_id)
+    others = {
+        "torch": lambda part: agents.run_torch(model.policy, normalizer, part),
+        "numpy": _plain_numpy(model, normalizer),
+        "C": compile_c(header, "a", "-O2"),
+    }
+    reference = agents.onnx_function(double)
+    n_steps = 0
+    for seed in range(20):
+        seen, total = _play(env, reference, seed)
+        n_steps += len(seen) - 1
+        for runtime, act in others.items():
+            others_seen, others_total = _play(env, act, seed)
+            np.testing.assert_array_equal(others_seen, seen, err_msg=f"{runtime}, seed {seed}")
+            assert others_total == total
+    assert n_steps == 20 * 1000
+    env.close()
