@@ -9,7 +9,7 @@ give the same actions bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import onnx
 from stable_baselines3.common.policies import BasePolicy
@@ -40,6 +40,7 @@ def build_policy_onnx(
     policy: BasePolicy,
     normalizer: Normalizer | None = None,
     *,
+    transposed_images: Collection[str] = (),
     dtype: FloatType = "float32",
     metadata: Mapping[str, str] | None = None,
     outputs: Sequence[str] = ("actions",),
@@ -48,6 +49,8 @@ def build_policy_onnx(
 
     :param policy: an SB3 policy (see :func:`hub.policy_network.read_policy`).
     :param normalizer: what its observations were normalised with, None without.
+    :param transposed_images: ``"obs"`` or ``"obs.KEY"`` of each image that the environment gives
+        with its channels last; the file takes them so.
     :param dtype: ``"float32"``, or ``"float64"`` for the bit-reproducible twin, whose Box
         observations are float64, too.
     :param metadata: ``metadata_props`` beside those that the network itself tells
@@ -60,7 +63,7 @@ def build_policy_onnx(
     unknown = set(outputs) - set(OUTPUTS)
     if unknown or not outputs:
         raise UnknownName("output", ", ".join(sorted(unknown)) or "none", OUTPUTS)
-    network = read_policy(policy, normalizer)
+    network = read_policy(policy, normalizer, transposed_images)
     builder = GraphBuilder(dtype)
     inputs = {entry.name: emit_input(builder, entry) for entry in network.inputs}
     observations = inputs if network.is_dict else inputs["obs"]

@@ -15,6 +15,9 @@ from hub.policy_network import ObservationInput, Scaling
 
 __all__ = ["emit_input", "one_hot_sources"]
 
+# By how much, in standard deviations, the mean may be off.
+_COARSE = 1e-6
+
 
 def emit_input(builder: GraphBuilder, observation: ObservationInput) -> Tensor:
     """Declare an input and return what SB3's ``preprocess_obs`` makes of it, normalised.
@@ -32,9 +35,18 @@ def emit_input(builder: GraphBuilder, observation: ObservationInput) -> Tensor:
         value = builder.node("Cast", [raw], f"{raw.name}/real", raw.shape, to=builder.elem_type)
     if observation.scaling is not None:
         value = _normalize(builder, value, observation.name, observation.scaling)
+    if observation.is_transposed:
+        *image, channels = value.shape
+        value = builder.node(
+            "Transpose",
+            [value],
+            f"{raw.name}/channels_first",
+            (channels, *image),
+            perm=[0, 3, 1, 2],
+        )
     if observation.is_image:
         white = builder.real("white", 255.0)
-        value = builder.node("Div", [value, white], f"{raw.name}/image", raw.shape)
+        value = builder.node("Div", [value, white], f"{raw.name}/image", value.shape)
     return value
 
 
@@ -47,15 +59,30 @@ def _elem_type(builder: GraphBuilder, space: spaces.Space[Any]) -> int:
 
 
 def _normalize(builder: GraphBuilder, value: Tensor, name: str, scaling: Scaling) -> Tensor:
-    mean = builder.real(f"{name}.mean", scaling.mean)
     std = builder.real(f"{name}.std", scaling.std)
     bounds = [
         builder.real(f"{name}.{end}", sign * scaling.clip)
         for end, sign in (("low", -1.0), ("high", 1.0))
     ]
-    value = builder.node("Sub", [value, mean], f"{name}/centered", value.shape)
+    value = _center(builder, value, name, scaling)
     value = builder.node("Div", [value, std], f"{name}/scaled", value.shape)
     return builder.node("Clip", [value, *bounds], f"{name}/normalized", value.shape)
+
+
+def _center(builder: GraphBuilder, value: Tensor, name: str, scaling: Scaling) -> Tensor:
+    """Subtract the mean, in two parts if one float32 is too coarse for it.
+
+    A number that hardly changes (a body's mass) has a standard deviation near its own rounding
+    error, and a mean that is off by that much would be another observation altogether.
+    """
+    mean = scaling.mean.astype(builder.dtype)
+    mean_name = builder.real(f"{name}.mean", mean)
+    value = builder.node("Sub", [value, mean_name], f"{name}/centered", value.shape)
+    rest = scaling.mean - mean
+    if np.all(np.abs(rest) <= _COARSE * scaling.std):
+        return value
+    rest_name = builder.real(f"{name}.mean_rest", rest)
+    return builder.node("Sub", [value, rest_name], f"{name}/centered_finely", value.shape)
 
 
 def _one_hot(

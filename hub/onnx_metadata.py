@@ -79,8 +79,13 @@ def network_metadata(network: PolicyNetwork) -> dict[str, str]:
         "action_postprocess": action_postprocess(network.action_space, squashed=network.squashed),
         "obs_normalization": "none",
     }
-    if any(observation.is_image for observation in network.inputs):
-        metadata["image_layout"] = "CHW"
+    layouts = {
+        entry.name: "HWC" if entry.is_transposed else "CHW"
+        for entry in network.inputs
+        if entry.is_image or entry.is_transposed
+    }
+    if layouts:
+        metadata["image_layout"] = json.dumps(layouts) if network.is_dict else layouts["obs"]
     if any(observation.scaling for observation in network.inputs):
         metadata["obs_normalization"] = "in-graph"
         metadata["obs_mean"] = _scalings(network, lambda scaling: scaling.mean.tolist())

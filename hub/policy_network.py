@@ -11,6 +11,7 @@ then says what becomes of it: clip, tanh and unscale, argmax, threshold.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ from stable_baselines3.common.torch_layers import MlpExtractor
 from stable_baselines3.dqn.policies import DQNPolicy
 from torch import nn
 
-from agents.errors import ExportError
+from agents.errors import ExportError, UnknownName
 from hub.normalizer import Normalizer
 
 __all__ = [
@@ -60,9 +61,12 @@ class ObservationInput:
     name: str
     """``"obs"``, or the key."""
     space: spaces.Space[Any]
+    """As the environment gives it."""
     scaling: Scaling | None
     is_image: bool
     """SB3 divides it by 255."""
+    is_transposed: bool
+    """It has its channels last, and the policy takes them first."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class PolicyNetwork:
     inputs: tuple[ObservationInput, ...]
     """One per key of a Dict, in the space's order."""
     observation_space: spaces.Space[Any]
-    """As the policy sees it: images with their channels first."""
+    """As the environment gives observations."""
     extractor: nn.Module
     body: tuple[nn.Module, ...]
     """From the features to the latent vector."""
@@ -88,19 +92,31 @@ class PolicyNetwork:
         return isinstance(self.observation_space, spaces.Dict)
 
 
-def read_policy(policy: BasePolicy, normalizer: Normalizer | None) -> PolicyNetwork:
+def read_policy(
+    policy: BasePolicy,
+    normalizer: Normalizer | None,
+    transposed_images: Collection[str] = (),
+) -> PolicyNetwork:
     """Return the chain that ``policy.predict(…, deterministic=True)`` computes.
 
     :param policy: of PPO, A2C and all with an ``ActorCriticPolicy``; of SAC, TQC, TD3, DDPG, DQN.
     :param normalizer: the statistics that its observations were normalised with, None without.
+    :param transposed_images: ``"obs"`` or ``"obs.KEY"`` of each image that the environment gives
+        with its channels last, which SB3 turns round in a wrapper (``VecTransposeImage``).
     :raises ExportError: the policy computes something else, or a space is not supported.
     """
     _refuse_recurrent(policy)
     extractor, body, output, squashed = _modules(policy)
     _check_action_space(policy.action_space)
+    inputs = _inputs(policy, normalizer, transposed_images)
+    is_dict = isinstance(policy.observation_space, spaces.Dict)
     return PolicyNetwork(
-        inputs=_inputs(policy, normalizer),
-        observation_space=policy.observation_space,
+        inputs=inputs,
+        observation_space=(
+            spaces.Dict([(entry.name, entry.space) for entry in inputs])
+            if is_dict
+            else inputs[0].space
+        ),
         extractor=extractor,
         body=body,
         output=output,
@@ -184,18 +200,34 @@ def refuse_own_methods(cls: type, names: tuple[str, ...]) -> None:
             )
 
 
-def _inputs(policy: BasePolicy, normalizer: Normalizer | None) -> tuple[ObservationInput, ...]:
+def _inputs(
+    policy: BasePolicy, normalizer: Normalizer | None, transposed_images: Collection[str]
+) -> tuple[ObservationInput, ...]:
     space = policy.observation_space
+    parts: Mapping[str, tuple[str, spaces.Space[Any]]] = {"obs": ("obs", space)}
     if isinstance(space, spaces.Dict):
-        return tuple(
-            _input(key, subspace, policy.normalize_images, _scaling(normalizer, f"obs.{key}"))
-            for key, subspace in space.spaces.items()
+        parts = {f"obs.{key}": (key, part) for key, part in space.spaces.items()}
+    unknown = set(transposed_images) - parts.keys()
+    if unknown:
+        raise UnknownName("image", sorted(unknown)[0], parts)
+    return tuple(
+        _input(
+            name,
+            part,
+            policy.normalize_images,
+            _scaling(normalizer, path),
+            path in transposed_images,
         )
-    return (_input("obs", space, policy.normalize_images, _scaling(normalizer, "obs")),)
+        for path, (name, part) in parts.items()
+    )
 
 
 def _input(
-    name: str, space: spaces.Space[Any], normalize_images: bool, scaling: Scaling | None
+    name: str,
+    space: spaces.Space[Any],
+    normalize_images: bool,
+    scaling: Scaling | None,
+    is_transposed: bool,
 ) -> ObservationInput:
     if not isinstance(space, _OBSERVATION_SPACES):
         raise ExportError(
@@ -203,7 +235,11 @@ def _input(
             "MultiDiscrete, MultiBinary and a flat Dict of these."
         )
     _refuse_start(space, f"Observation '{name}'")
-    return ObservationInput(name, space, scaling, normalize_images and is_image_space(space))
+    is_image = normalize_images and is_image_space(space)
+    if is_transposed and isinstance(space, spaces.Box):
+        low, high = (np.moveaxis(bound, 0, -1) for bound in (space.low, space.high))
+        space = spaces.Box(low, high, dtype=space.dtype)
+    return ObservationInput(name, space, scaling, is_image, is_transposed)
 
 
 def _scaling(normalizer: Normalizer | None, name: str) -> Scaling | None:

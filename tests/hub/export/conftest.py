@@ -318,6 +318,7 @@ def agents() -> Any:
         OBSERVATIONS=OBSERVATIONS,
         World=World,
         assert_parity=assert_parity,
+        by_key=by_key,
         enlarge=enlarge,
         numpy_function=numpy_function,
         onnx_function=onnx_function,

@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -24,18 +24,26 @@ from hub.control_names import ControlNames, describe_control
 from hub.onnx_export import build_policy_onnx
 
 UNNAMED = ControlNames([], [], [], [])
-CASES: list[tuple[Any, str, str, dict[str, Any]]] = [
+_RELU = {"policy_kwargs": {"activation_fn": nn.ReLU, "net_arch": [256]}}
+_OFF_POLICY = {"buffer_size": 10}
+
+
+def _activation(kind: type[nn.Module]) -> dict[str, Any]:
+    return {"policy_kwargs": {"activation_fn": kind, "net_arch": [8]}}
+
+
+CASES: list[Any] = [
     (PPO, "vector", "asymmetric", {}),
-    (PPO, "matrix", "discrete", {"policy_kwargs": {"activation_fn": nn.ReLU, "net_arch": [256]}}),
-    (PPO, "discrete", "multi-discrete", {"policy_kwargs": {"net_arch": []}}),
-    (A2C, "multi-discrete", "multi-binary", {"policy_kwargs": {"activation_fn": nn.ELU}}),
-    (A2C, "multi-binary-matrix", "box", {"policy_kwargs": {"activation_fn": nn.SiLU}}),
-    (A2C, "bytes", "box", {"policy_kwargs": {"activation_fn": nn.LeakyReLU}}),
-    (A2C, "image", "box", {"policy_kwargs": {"activation_fn": nn.Sigmoid, "net_arch": [4]}}),
-    (SAC, "vector", "asymmetric", {"buffer_size": 10}),
-    (SAC, "vector", "box", {"buffer_size": 10, "use_sde": True}),
-    (TD3, "vector", "asymmetric", {"buffer_size": 10}),
-    (DQN, "vector", "discrete", {"buffer_size": 10}),
+    (A2C, "multi-discrete", "multi-binary", _activation(nn.ELU)),
+    (A2C, "discrete", "multi-discrete", {"policy_kwargs": {"net_arch": []}}),
+    (SAC, "vector", "asymmetric", _OFF_POLICY),
+    pytest.param(PPO, "matrix", "discrete", _RELU, marks=pytest.mark.slow),
+    pytest.param(A2C, "multi-binary-matrix", "box", _activation(nn.SiLU), marks=pytest.mark.slow),
+    pytest.param(A2C, "bytes", "box", _activation(nn.LeakyReLU), marks=pytest.mark.slow),
+    pytest.param(A2C, "image", "box", _activation(nn.Sigmoid), marks=pytest.mark.slow),
+    pytest.param(SAC, "vector", "box", _OFF_POLICY | {"use_sde": True}, marks=pytest.mark.slow),
+    pytest.param(TD3, "vector", "asymmetric", _OFF_POLICY, marks=pytest.mark.slow),
+    pytest.param(DQN, "vector", "discrete", _OFF_POLICY, marks=pytest.mark.slow),
 ]
 
 
@@ -160,6 +168,7 @@ def test_text_cannot_leave_the_comment(agents: Any, compile_c: Any) -> None:
     assert header.count("*/") == 1
 
 
+@settings(max_examples=30)
 @given(st.text())
 def test_comments_end_once(text: str) -> None:
     written = comment([text, text])
@@ -170,6 +179,7 @@ def test_comments_end_once(text: str) -> None:
     assert "??" not in written
 
 
+@settings(max_examples=30)
 @given(st.text())
 def test_identifiers(text: str) -> None:
     name = identifier(text)

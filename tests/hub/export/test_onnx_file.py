@@ -99,7 +99,7 @@ def test_network_metadata_of_a_dict(agents: Any) -> None:
     }
     assert properties["clip_obs"] == '{"grid": 2.5}'
     assert properties["action_postprocess"] == "threshold in-graph"
-    assert properties["image_layout"] == "CHW"
+    assert properties["image_layout"] == '{"camera": "CHW"}'
 
 
 def test_without_normalizer(model: A2C) -> None:

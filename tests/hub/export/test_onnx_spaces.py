@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ from sb3_contrib import TQC
 from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
+
+from agents.errors import UnknownName
+from hub.onnx_export import build_policy_onnx
 
 N = 96
 
@@ -132,3 +136,51 @@ def test_networks(agents: Any, options: dict[str, Any]) -> None:
     model = PPO("MlpPolicy", agents.World("vector", "box"), policy_kwargs=options, device="cpu")
     policy = agents.enlarge(model.policy)
     agents.assert_parity(policy, None, agents.sample(model.observation_space, N))
+
+
+def test_images_as_the_environment_gives_them(agents: Any) -> None:
+    """SB3 turns channels-last images round outside the policy; the file does it inside."""
+    model = A2C("CnnPolicy", agents.World("image", "asymmetric"), device="cpu")
+    policy = agents.enlarge(model.policy, 1.5)
+    observations = agents.sample(model.observation_space, 8)
+    for dtype in ("float32", "float64"):
+        turned = build_policy_onnx(policy, dtype=dtype, transposed_images=("obs",))
+        (given,) = turned.graph.input
+        assert [dim.dim_value for dim in given.type.tensor_type.shape.dim] == [0, 36, 36, 2]
+        np.testing.assert_array_equal(
+            agents.run_onnx(turned, np.moveaxis(observations, 1, -1)),
+            agents.run_onnx(build_policy_onnx(policy, dtype=dtype), observations),
+        )
+    properties = {entry.key: entry.value for entry in turned.metadata_props}
+    assert properties["image_layout"] == "HWC"
+    assert json.loads(properties["observation_space"])["shape"] == [36, 36, 2]
+
+
+def test_images_of_a_dict_as_the_environment_gives_them(agents: Any) -> None:
+    model = A2C("MultiInputPolicy", agents.World("dict", "asymmetric"), device="cpu")
+    observations = agents.sample(model.observation_space, 8)
+    expected = agents.run_onnx(build_policy_onnx(model.policy), observations)
+    turned = build_policy_onnx(model.policy, transposed_images=["obs.camera"])
+    observations["camera"] = np.moveaxis(observations["camera"], 1, -1)
+    np.testing.assert_array_equal(agents.run_onnx(turned, observations), expected)
+    with pytest.raises(
+        UnknownName, match=r"Unknown image 'obs\.kamera'. Did you mean 'obs\.camera'"
+    ):
+        build_policy_onnx(model.policy, transposed_images=["obs.kamera"])
+
+
+def test_numbers_that_hardly_change(agents: Any) -> None:
+    """A mean that float32 rounds by more than the deviation is subtracted in two parts."""
+    model = A2C("MlpPolicy", agents.World("vector", "box"), device="cpu")
+    policy = agents.enlarge(model.policy)
+    normalizer = agents.statistics(model.observation_space)
+    normalizer.arrays["obs.mean"][2] = 8.9074626
+    normalizer.arrays["obs.var"][2] = 1e-12
+    observations = agents.sample(model.observation_space, N).astype(np.float32)
+    steps = np.linspace(-3e-5, 3e-5, N)
+    observations[:, 2] = (8.9074626 + steps).astype(np.float32)
+    agents.assert_parity(policy, normalizer, observations.astype(np.float64))
+    names = [entry.name for entry in build_policy_onnx(policy, normalizer).graph.initializer]
+    assert "obs.mean_rest" in names
+    double = build_policy_onnx(policy, normalizer, dtype="float64")
+    assert "obs.mean_rest" not in [entry.name for entry in double.graph.initializer]

@@ -56,7 +56,7 @@ def _cases() -> Iterator[Any]:
         for action in _takes(name):
             yield pytest.param(name, "vector", action, id=f"{name}-vector-{action}")
         for observation in OBSERVATIONS[1:]:
-            action = _takes(name)[-1]
+            action = _takes(name)[0]
             yield pytest.param(name, observation, action, id=f"{name}-{observation}-{action}")
 
 
@@ -123,6 +123,10 @@ def _in_chunks(run: Callable[[Any], Any], observations: Any) -> Any:
     return np.concatenate([run(part(start)) for start in range(0, N_OBSERVATIONS, CHUNK)])
 
 
+def _as_float32(values: Any) -> Any:
+    return values.astype(np.float32).astype(values.dtype) if values.dtype == np.float64 else values
+
+
 def _compare(agents: Any, model: Any, normalizer: Normalizer | None, observations: Any) -> Any:
     """Compare all on the same observations; returns the float64 actions."""
     policy, space = model.policy, model.action_space
@@ -134,14 +138,19 @@ def _compare(agents: Any, model: Any, normalizer: Normalizer | None, observation
         ("numpy", agents.numpy_function(double)),
     ):
         np.testing.assert_array_equal(_in_chunks(run, observations), exact, err_msg=name)
-    actions = _in_chunks(agents.onnx_function(single), observations)
-    expected = _in_chunks(lambda part: agents.run_sb3(policy, normalizer, part), observations)
-    if isinstance(space, spaces.Box):
-        np.testing.assert_allclose(actions, expected, atol=1e-5, rtol=1e-5)
-        np.testing.assert_allclose(exact, expected, atol=1e-5, rtol=1e-5)
-    else:
-        np.testing.assert_array_equal(actions, expected)
-        np.testing.assert_array_equal(exact, expected)
+    # A number that hardly changes is normalised by its tiny deviation: what float32 input loses of
+    # it can be seen in the action, in SB3 as much as here (docs/onnx.md).
+    rounded = agents.by_key(observations, lambda _, values: _as_float32(values))
+    for dtype, run, given in (
+        ("float32", agents.onnx_function(single), rounded),
+        ("float64", agents.onnx_function(double), observations),
+    ):
+        actions = _in_chunks(run, given)
+        expected = _in_chunks(lambda part: agents.run_sb3(policy, normalizer, part), given)
+        if isinstance(space, spaces.Box):
+            np.testing.assert_allclose(actions, expected, atol=1e-5, rtol=1e-5, err_msg=dtype)
+        else:
+            np.testing.assert_array_equal(actions, expected, err_msg=dtype)
     return exact
 
 
