@@ -19,7 +19,7 @@ from gymnasium import spaces
 from hub.classic_control_names import ACTIONS, OBSERVATIONS
 from hub.mujoco_names import name_actions, name_observation, simulation
 
-__all__ = ["ControlNames", "Labels", "describe_control"]
+__all__ = ["ControlNames", "Labels", "describe_control", "unnamed_control"]
 
 # Nobody reads the names of pixels.
 _MAX_NAMED = 4096
@@ -67,6 +67,14 @@ def describe_control(env: gym.Env[Any, Any]) -> ControlNames:
     )
 
 
+def unnamed_control(
+    observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
+) -> ControlNames:
+    """Return numbers for names, for a task that is not known or not installed."""
+    names, units = _unknown_observation(observation_space)
+    return ControlNames(names, units, *_unknown_actions(action_space))
+
+
 def _known_observation(env: gym.Env[Any, Any]) -> tuple[Labels, Labels] | None:
     space = env.observation_space
     if not isinstance(space, spaces.Box) or len(space.shape) != 1:
@@ -87,13 +95,17 @@ def _known_actions(env: gym.Env[Any, Any]) -> tuple[Sequence[str], Sequence[str]
         if found is not None:
             return found
     table = ACTIONS.get(_class_path(env), ())
-    if table and space == env.unwrapped.action_space:
-        names, units = [name for name, _ in table], [unit for _, unit in table]
-    else:
-        n_names = int(space.n) if isinstance(space, spaces.Discrete) else _size(space)
-        names = [f"action_{index}" for index in range(n_names)]
-        units = [""] * n_names
-    return names, [] if isinstance(space, spaces.Discrete) else units, ()
+    if not table or space != env.unwrapped.action_space:
+        return *_unknown_actions(space), ()
+    is_discrete = isinstance(space, spaces.Discrete)
+    return [name for name, _ in table], [] if is_discrete else [unit for _, unit in table], ()
+
+
+def _unknown_actions(space: spaces.Space[Any]) -> tuple[list[str], list[str]]:
+    if isinstance(space, spaces.Discrete):
+        return [f"action_{index}" for index in range(int(space.n))], []
+    names = [f"action_{index}" for index in range(_size(space))]
+    return names, [""] * len(names)
 
 
 def _unknown_observation(space: spaces.Space[Any]) -> tuple[Labels, Labels]:

@@ -1,0 +1,180 @@
+"""A bundle's agent in the forms that act without torch: ONNX files and a C header."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+
+from agents.errors import ConfigError, ExportError, MissingDependency
+from hub import strict_json
+from hub.bundle import Bundle
+from hub.c_header import build_c_header
+from hub.control_names import ControlNames, describe_control, unnamed_control
+from hub.gym_env import make_gym_env
+from hub.normalizer import Normalizer
+from hub.onnx_export import build_policy_onnx, onnx_bytes
+from hub.onnx_metadata import agent_metadata
+from hub.policy_network import read_policy
+
+if TYPE_CHECKING:
+    from hub.onnx_graph import FloatType
+
+__all__ = ["ONNX_FILES", "PortableAgent", "evaluation_summary"]
+
+ONNX_FILES = ("policy.onnx", "policy.f64.onnx")
+"""What a bundle holds of them."""
+_EVALUATION = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class PortableAgent:
+    """What the files of one agent are made from."""
+
+    name: str
+    """Algorithm and task, such as ``npg-Walker2d-v4``."""
+    policy: BasePolicy
+    normalizer: Normalizer | None
+    transposed_images: Sequence[str]
+    """Images that the environment gives with their channels last."""
+    control: ControlNames
+    metadata: Mapping[str, str]
+
+    @classmethod
+    def of_bundle(
+        cls,
+        bundle: Bundle,
+        *,
+        evaluation: Mapping[str, Any] | None = None,
+        license: str | None = None,
+    ) -> PortableAgent:
+        """Load a bundle's agent and look at its environment.
+
+        :param evaluation: what the files say about returns; that of the bundle's
+            ``evaluation.json`` if it is not given.
+        :param license: of the agent, an SPDX name.
+        :raises BundleError: the bundle is damaged.
+        :raises ExportError: the policy cannot be exported at all.
+        """
+        manifest = bundle.manifest
+        policy = bundle.load_policy(device="cpu")
+        network = read_policy(policy, bundle.normalizer, manifest.transposed_images)
+        control = _control(manifest.env_id, manifest.env_kwargs, network.observation_space, policy)
+        if evaluation is None and _EVALUATION in bundle.files:
+            evaluation = evaluation_summary(
+                strict_json.parse(bundle.read(_EVALUATION), str(bundle.path / _EVALUATION))
+            )
+        metadata = agent_metadata(
+            algo=manifest.algorithm,
+            env_id=manifest.env_id,
+            env_kwargs=manifest.env_kwargs,
+            control=control,
+            versions=manifest.versions,
+            evaluation=evaluation,
+            license=license,
+        )
+        name = re.sub(r"[^\w.-]", "-", f"{manifest.algorithm}-{manifest.env_id}")
+        transposed = manifest.transposed_images
+        return cls(name, policy, bundle.normalizer, transposed, control, metadata)
+
+    def onnx(self, dtype: FloatType = "float32", outputs: Sequence[str] = ("actions",)) -> bytes:
+        """Return an ONNX file.
+
+        :param outputs: see :func:`hub.onnx_export.build_policy_onnx`.
+        :raises ExportError: it cannot hold this policy.
+        """
+        model = build_policy_onnx(
+            self.policy,
+            self.normalizer,
+            transposed_images=self.transposed_images,
+            dtype=dtype,
+            metadata=self.metadata,
+            outputs=outputs,
+        )
+        return onnx_bytes(model)
+
+    def onnx_files(self) -> tuple[dict[str, bytes], dict[str, str]]:
+        """Return the files of :data:`ONNX_FILES`, and the reason why one cannot be made.
+
+        :raises ExportError: not even the float32 file can be made.
+        """
+        files, reasons = {"policy.onnx": self.onnx()}, {}
+        try:
+            files["policy.f64.onnx"] = self.onnx("float64")
+        except ExportError as error:
+            reasons["policy.f64.onnx"] = str(error)
+        return files, reasons
+
+    def c_header(self) -> str:
+        """Return a C header.
+
+        :raises ExportError: the policy is not an MLP on one vector.
+        """
+        if self.transposed_images:
+            raise ExportError(
+                "A C header is for an MLP on one vector, and this policy has an image; use its "
+                "ONNX file with ONNX Runtime's C API."
+            )
+        facts = {"Algorithm": self.metadata["algo"], "Task": self.metadata["env_id"]}
+        if "evaluation" in self.metadata:
+            facts["Evaluation"] = self.metadata["evaluation"]
+        if "license" in self.metadata:
+            facts["Licence"] = self.metadata["license"]
+        return build_c_header(
+            self.policy, self.normalizer, name=self.name, control=self.control, facts=facts
+        )
+
+
+def evaluation_summary(report: object) -> dict[str, Any] | None:
+    """Return the numbers of an ``evaluation.json`` that tell a user what to expect.
+
+    :return: None if the report does not hold a list of returns.
+    """
+    returns = report.get("returns") if isinstance(report, dict) else None
+    if not isinstance(returns, list) or not all(isinstance(x, int | float) for x in returns):
+        return None
+    if not isinstance(report, dict) or not returns or not np.all(np.isfinite(returns)):
+        return None
+    summary: dict[str, Any] = {
+        "mean_return": float(np.mean(returns)),
+        "std_return": float(np.std(returns)),
+        "n_episodes": len(returns),
+    }
+    if isinstance(report.get("deterministic"), bool):
+        summary["deterministic"] = report["deterministic"]
+    return summary
+
+
+def _control(
+    env_id: str,
+    env_kwargs: Mapping[str, Any],
+    observation_space: spaces.Space[Any],
+    policy: BasePolicy,
+) -> ControlNames:
+    """Return the names of a task; numbers if it cannot be made here or is another one here."""
+    try:
+        env = make_gym_env(env_id, env_kwargs)
+    except (ConfigError, MissingDependency):
+        return unnamed_control(observation_space, policy.action_space)
+    try:
+        fits = env.action_space.shape == policy.action_space.shape and _same_shape(
+            env.observation_space, observation_space
+        )
+        if not fits:
+            return unnamed_control(observation_space, policy.action_space)
+        return describe_control(env)
+    finally:
+        env.close()
+
+
+def _same_shape(one: spaces.Space[Any], two: spaces.Space[Any]) -> bool:
+    if isinstance(one, spaces.Dict) and isinstance(two, spaces.Dict):
+        return one.spaces.keys() == two.spaces.keys() and all(
+            _same_shape(part, two.spaces[key]) for key, part in one.spaces.items()
+        )
+    return type(one) is type(two) and one.shape == two.shape
