@@ -20,6 +20,7 @@ COMMANDS = {
     "record": ("zoo.record", "save a video of a trained agent"),
     "plot": ("zoo.plot", "draw learning curves of one or many runs"),
     "run": ("hub.run", "let an agent act from its ONNX file, without torch"),
+    "export": ("hub.export", "write an agent as ONNX files or a C header"),
 }
 """Module and summary of each command."""
 

@@ -120,6 +120,30 @@ def test_with_names_and_as_cpp(compile_c: Any, tmp_path: Path) -> None:
         subprocess.run(command, cwd=tmp_path, check=True)
 
 
+def test_the_example_in_the_documentation(tmp_path: Path) -> None:
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler (gcc, cc)")
+    page = Path(__file__).parents[3] / "docs" / "onnx.md"
+    program = page.read_text().split("```c\n")[1].split("```")[0]
+    env = gym.make("Walker2d-v5")
+    name = "npg-Walker2d-v4"
+    policy = PPO("MlpPolicy", env, device="cpu").policy
+    header = build_c_header(policy, None, name=name, control=describe_control(env))
+    env.close()
+    (tmp_path / f"{name}.h").write_text(header)
+    (tmp_path / "main.c").write_text(program)
+    command = [compiler, "-std=c99", "-Wall", "-Wextra", "-Werror", "main.c", "-o", "main", "-lm"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    out = subprocess.run([str(tmp_path / "main")], check=True, capture_output=True).stdout.decode()
+    observation = np.zeros(17)
+    observation[0] = 1.25
+    torque = policy.predict(observation, deterministic=True)[0][0]
+    found = float(out.split(": ")[1].split(" × ")[0])
+    assert found == pytest.approx(float(torque), abs=1e-5)
+    assert out.endswith("every 0.008 s\n")
+
+
 def test_discrete_choices_have_names(compile_c: Any) -> None:
     env = gym.make("CartPole-v1")
     policy = A2C("MlpPolicy", env, device="cpu").policy
