@@ -20,6 +20,8 @@ from hub.policy_network import extractor_body, refuse_own_methods
 
 __all__ = ["emit_value"]
 
+_ADVICE = "leave out --value"
+
 
 def emit_value(
     builder: GraphBuilder,
@@ -47,7 +49,7 @@ def _state_value(
     policy: ActorCriticPolicy,
     observations: Tensor | Mapping[str, Tensor],
 ) -> Tensor:
-    refuse_own_methods(type(policy), ("predict_values",))
+    refuse_own_methods(type(policy), ("predict_values",), _ADVICE)
     # An extractor that is shared is written twice, and runtimes merge what is the same.
     features = emit_features(builder, policy.vf_features_extractor, observations, "vf_features")
     modules = (*extractor_body(policy.mlp_extractor, "critic"), policy.value_net)
@@ -61,7 +63,7 @@ def _action_value(
     mean: Tensor,
 ) -> Tensor:
     critic: Any = policy.critic
-    refuse_own_methods(type(critic), ("forward", "extract_features"))
+    refuse_own_methods(type(critic), ("forward", "extract_features"), _ADVICE)
     features = emit_features(builder, critic.features_extractor, observations, "qf_features")
     action = builder.node("Tanh", [mean], "qf/action", mean.shape)  # critics know [−1, 1]
     size = features.shape[0] + action.shape[0]

@@ -42,6 +42,9 @@ _OBSERVATION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces
 # A policy that overrides one of these computes something else than the chain above.
 _METHODS = ("_predict", "forward", "extract_features", "predict", "unscale_action")
 _ACTOR_CRITIC_METHODS = ("_predict", "get_distribution", "_get_action_dist_from_latent", "predict")
+_ADVICE = (
+    "put your network into features_extractor_class instead, which is exported whatever it computes"
+)
 _THEIRS = ("stable_baselines3.", "sb3_contrib.tqc.")
 
 
@@ -185,8 +188,10 @@ def _refuse_recurrent(policy: BasePolicy) -> None:
         )
 
 
-def refuse_own_methods(cls: type, names: tuple[str, ...]) -> None:
+def refuse_own_methods(cls: type, names: tuple[str, ...], advice: str = _ADVICE) -> None:
     """Accept a class only if these methods are those of SB3 or sb3-contrib.
+
+    :param advice: what to do instead, ends the message.
 
     :raises ExportError: somebody's own code computes something that is not known here.
     """
@@ -195,8 +200,7 @@ def refuse_own_methods(cls: type, names: tuple[str, ...]) -> None:
         if owner is not object and not owner.__module__.startswith(_THEIRS):
             raise ExportError(
                 f"{cls.__name__} overrides {name}() in {owner.__module__}.{owner.__qualname__}, so "
-                "what it computes is not known; put your network into features_extractor_class "
-                "instead, which is exported whatever it computes."
+                f"what it computes is not known; {advice}."
             )
 
 

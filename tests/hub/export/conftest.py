@@ -9,7 +9,8 @@ import shutil
 import subprocess
 import types
 import unittest.mock
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -205,20 +206,33 @@ def run_sb3(policy: BasePolicy, normalizer: Normalizer | None, observations: Obs
 
 def run_torch(policy: BasePolicy, normalizer: Normalizer | None, observations: Observation) -> Any:
     """Return what SB3's own code does when everything is float64, rounded at the end."""
+    with in_float64(policy, normalizer) as act:
+        return act(observations)
+
+
+@contextmanager
+def in_float64(policy: BasePolicy, normalizer: Normalizer | None) -> Iterator[Any]:
+    """Turn a policy into float64, which changes no weight, and give its actions as a function."""
     space = copy.deepcopy(policy.action_space)
     if isinstance(space, spaces.Box):
         space.low, space.high = space.low.astype(np.float64), space.high.astype(np.float64)
-    if normalizer:
-        observations = by_key(observations, lambda name, values: scaled(normalizer, values, name))
+
+    def act(observations: Observation) -> Any:
+        if normalizer:
+            observations = by_key(
+                observations, lambda name, values: scaled(normalizer, values, name)
+            )
+        actions = policy.predict(observations, deterministic=True)[0]
+        return actions.astype(np.float32) if isinstance(space, spaces.Box) else actions
+
     preprocessing = "stable_baselines3.common.policies.preprocess_obs"
     with (
         unittest.mock.patch(preprocessing, _preprocess_double),
         unittest.mock.patch.object(policy, "action_space", space),
     ):
-        # To float64 and back changes no weight; a copy cannot be made of every policy.
-        actions = policy.double().predict(observations, deterministic=True)[0]
+        policy.double()
+        yield act
     policy.float()
-    return actions.astype(np.float32) if isinstance(space, spaces.Box) else actions
 
 
 def _preprocess_double(obs: Any, space: spaces.Space[Any], normalize_images: bool = True) -> Any:
@@ -320,6 +334,7 @@ def agents() -> Any:
         assert_parity=assert_parity,
         by_key=by_key,
         enlarge=enlarge,
+        in_float64=in_float64,
         numpy_function=numpy_function,
         onnx_function=onnx_function,
         run_numpy=run_numpy,

@@ -10,6 +10,7 @@ import pytest
 import torch
 from sb3_contrib import TQC
 from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
+from stable_baselines3.common.policies import ActorCriticPolicy
 
 from agents.errors import ExportError, UnknownName
 from hub.normalizer import Normalizer
@@ -64,6 +65,20 @@ def test_action_values(agents: Any, algorithm: Any) -> None:
     values = agents.run_onnx(file, observations, "value")
     assert values.shape == (N,)
     np.testing.assert_allclose(values, expected, atol=1e-5, rtol=1e-5)
+
+
+class OwnValues(ActorCriticPolicy):
+    def predict_values(self, obs: Any) -> torch.Tensor:
+        return -super().predict_values(obs)
+
+
+def test_values_of_ones_own(agents: Any) -> None:
+    policy = OwnValues(
+        agents.OBSERVATIONS["vector"], agents.ACTIONS["box"], lr_schedule=lambda _: 0.0
+    )
+    assert build_policy_onnx(policy).graph.output[0].name == "actions"
+    with pytest.raises(ExportError, match=r"overrides predict_values\(\).*; leave out --value"):
+        build_policy_onnx(policy, outputs=("value",))
 
 
 def test_quantiles(agents: Any) -> None:
