@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import gymnasium as gym
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 
@@ -17,10 +17,11 @@ from hub.bundle import Bundle
 from hub.c_header import build_c_header
 from hub.control_names import ControlNames, describe_control, unnamed_control
 from hub.gym_env import make_gym_env
+from hub.manifest import Manifest
 from hub.normalizer import Normalizer
 from hub.onnx_export import build_policy_onnx, onnx_bytes
 from hub.onnx_metadata import agent_metadata
-from hub.policy_network import read_policy
+from hub.policy_network import PolicyNetwork, read_policy
 
 if TYPE_CHECKING:
     from hub.onnx_graph import FloatType
@@ -50,11 +51,14 @@ class PortableAgent:
         cls,
         bundle: Bundle,
         *,
+        env: gym.Env[Any, Any] | None = None,
         evaluation: Mapping[str, Any] | None = None,
         license: str | None = None,
     ) -> PortableAgent:
         """Load a bundle's agent and look at its environment.
 
+        :param env: the agent's task, which is reset and stepped; made by the bundle's id if it is
+            not given. Where that cannot be made here, numbers have no names.
         :param evaluation: what the files say about returns; that of the bundle's
             ``evaluation.json`` if it is not given.
         :param license: of the agent, an SPDX name.
@@ -64,7 +68,7 @@ class PortableAgent:
         manifest = bundle.manifest
         policy = bundle.load_policy(device="cpu")
         network = read_policy(policy, bundle.normalizer, manifest.transposed_images)
-        control = _control(manifest.env_id, manifest.env_kwargs, network.observation_space, policy)
+        control = _control(manifest, env, network)
         if evaluation is None and _EVALUATION in bundle.files:
             evaluation = evaluation_summary(
                 strict_json.parse(bundle.read(_EVALUATION), str(bundle.path / _EVALUATION))
@@ -133,43 +137,40 @@ class PortableAgent:
 def evaluation_summary(report: object) -> dict[str, Any] | None:
     """Return the numbers of an ``evaluation.json`` that tell a user what to expect.
 
-    :return: None if the report does not hold a list of returns.
+    :return: ``mean_return``, ``std_return``, ``num_timesteps`` of training and ``n_episodes``, as
+        far as the report has them; None if it has no returns.
     """
     returns = report.get("returns") if isinstance(report, dict) else None
-    if not isinstance(returns, list) or not all(isinstance(x, int | float) for x in returns):
+    if not isinstance(report, dict) or not isinstance(returns, list) or not returns:
         return None
-    if not isinstance(report, dict) or not returns or not np.all(np.isfinite(returns)):
-        return None
-    summary: dict[str, Any] = {
-        "mean_return": float(np.mean(returns)),
-        "std_return": float(np.std(returns)),
-        "n_episodes": len(returns),
-    }
-    if isinstance(report.get("deterministic"), bool):
-        summary["deterministic"] = report["deterministic"]
-    return summary
+    numbers = {key: report.get(key) for key in ("mean_return", "std_return", "num_timesteps")}
+    known = {key: value for key, value in numbers.items() if isinstance(value, int | float)}
+    return {**known, "n_episodes": len(returns)}
 
 
 def _control(
-    env_id: str,
-    env_kwargs: Mapping[str, Any],
-    observation_space: spaces.Space[Any],
-    policy: BasePolicy,
+    manifest: Manifest, env: gym.Env[Any, Any] | None, network: PolicyNetwork
 ) -> ControlNames:
-    """Return the names of a task; numbers if it cannot be made here or is another one here."""
+    """Return the names of a task; numbers if it cannot be made here, or is another one here."""
+    if env is not None:
+        return _names(env, network)
     try:
-        env = make_gym_env(env_id, env_kwargs)
+        made = make_gym_env(manifest.env_id, manifest.env_kwargs)
     except (ConfigError, MissingDependency):
-        return unnamed_control(observation_space, policy.action_space)
+        return unnamed_control(network.observation_space, network.action_space)
     try:
-        fits = env.action_space.shape == policy.action_space.shape and _same_shape(
-            env.observation_space, observation_space
-        )
-        if not fits:
-            return unnamed_control(observation_space, policy.action_space)
-        return describe_control(env)
+        return _names(made, network)
     finally:
-        env.close()
+        made.close()
+
+
+def _names(env: gym.Env[Any, Any], network: PolicyNetwork) -> ControlNames:
+    fits = _same_shape(env.observation_space, network.observation_space) and _same_shape(
+        env.action_space, network.action_space
+    )
+    if fits:
+        return describe_control(env)
+    return unnamed_control(network.observation_space, network.action_space)
 
 
 def _same_shape(one: spaces.Space[Any], two: spaces.Space[Any]) -> bool:

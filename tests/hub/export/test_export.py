@@ -29,7 +29,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """An agent with a normaliser and an evaluation."""
     env = VecNormalize(DummyVecEnv([lambda: gym.make(ENV_ID)]))
     model = PPO("MlpPolicy", env, n_steps=64, batch_size=32, device="cpu").learn(64)
-    report = {"returns": [10.0, 14.0], "deterministic": True, "seeds": [5, 6]}
+    report = {"mean_return": 12.0, "std_return": 2.0, "num_timesteps": 64, "returns": [10.0, 14.0]}
     return save_bundle(
         tmp_path_factory.mktemp("agents") / "agent",
         model,
@@ -65,8 +65,8 @@ def test_two_files_by_default(
     assert json.loads(found["evaluation"]) == {
         "mean_return": 12.0,
         "std_return": 2.0,
+        "num_timesteps": 64,
         "n_episodes": 2,
-        "deterministic": True,
     }
     for name in names:
         for trace in (str(tmp_path), str(bundle.path), "/site-packages"):
@@ -158,6 +158,19 @@ def test_what_cannot_be_made_is_not_begun(
     assert names == [f"obs_{index}" for index in range(5)]
 
 
+def test_names_of_a_task(bundle: Bundle, agents: Any) -> None:
+    """Of the environment that is given; none if it is another one."""
+    given = gym.make("InvertedPendulum-v4")
+    agent = PortableAgent.of_bundle(bundle, env=given)
+    given.close()
+    assert agent.name == f"ppo-{ENV_ID}"
+    assert list(agent.control.joint_names) == ["slider"]
+    assert agent.control.control_dt == 0.04
+    other = PortableAgent.of_bundle(bundle, env=agents.World("vector", "box"))
+    assert list(other.control.observation_names) == ["obs_0", "obs_1", "obs_2", "obs_3"]
+    assert other.control.control_dt is None
+
+
 def test_without_a_float64_file(
     agents: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -218,8 +231,11 @@ def test_an_exported_file_is_no_agent(
     assert "is exported already" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "report", [None, [], {}, {"returns": []}, {"returns": ["1"]}, {"returns": [float("nan")]}]
-)
+@pytest.mark.parametrize("report", [None, [], {}, {"returns": []}, {"returns": "1"}])
 def test_reports_without_returns(report: Any) -> None:
     assert evaluation_summary(report) is None
+
+
+def test_what_a_report_lacks_is_left_out() -> None:
+    report = {"returns": [1.0], "mean_return": "1", "std_return": None, "num_timesteps": 5}
+    assert evaluation_summary(report) == {"num_timesteps": 5, "n_episodes": 1}
