@@ -220,4 +220,5 @@ def published(_published: Callable[[str], Path], tmp_path: Path) -> Callable[...
         shutil.copytree(_published(kind), target)
         return target
 
+    copy.task = Task  # type: ignore[attr-defined]
     return copy
