@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from agents.errors import RunFolderError
 from hub.atomic import write_bytes
-from hub.seeding import evaluation_seeds
+from hub.seeding import PERIODIC_EVALUATION_SEED, evaluation_seeds
 from hub.vec_normalize import normalizer_of
 from zoo.agent_file import save_agent_file
 from zoo.config import RunConfig
@@ -43,7 +43,6 @@ from zoo.segments import (
 )
 
 __all__ = [
-    "FINAL_EVALUATION_SEED",
     "BetweenRollouts",
     "ProgressBar",
     "StopSignal",
@@ -52,9 +51,6 @@ __all__ = [
     "progress_bar",
     "save_evaluations",
 ]
-
-FINAL_EVALUATION_SEED = 0
-PERIODIC_EVALUATION_SEED = 1  # the final evaluation's episodes must not choose the best model
 
 
 def evaluate_model(

@@ -11,7 +11,7 @@ from agents.errors import UnknownName
 from hub import command_line
 from hub.command_line import execute, say
 
-__all__ = ["COMMANDS", "execute", "main", "make_parser", "say"]
+__all__ = ["COMMANDS", "execute", "main", "make_parser", "say", "step_count", "step_period"]
 
 COMMANDS = {
     "train": ("zoo.train", "train an agent and evaluate it"),
@@ -21,6 +21,10 @@ COMMANDS = {
     "plot": ("zoo.plot", "draw learning curves of one or many runs"),
     "run": ("hub.run", "let an agent act from its ONNX file, without torch"),
     "export": ("hub.export", "write an agent as ONNX files or a C header"),
+    "benchmark": (
+        "zoo.benchmark",
+        "train a grid of algorithms, tasks and seeds; tables and pictures",
+    ),
 }
 """Module and summary of each command."""
 
@@ -28,6 +32,32 @@ COMMANDS = {
 def make_parser(command: str, description: str, epilog: str) -> argparse.ArgumentParser:
     """Return the parser of ``python -m zoo.COMMAND``, see :func:`hub.command_line.make_parser`."""
     return command_line.make_parser(f"zoo.{command}", description, epilog)
+
+
+def step_count(text: str) -> int:
+    """Parse a number of steps above 0: ``1000000``, ``1_000_000`` or ``1e6``."""
+    value = _whole(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1; type for example 1e6")
+    return value
+
+
+def step_period(text: str) -> int:
+    """Parse a number of steps, 0 for never (-1 in RL Zoo)."""
+    value = _whole(text)
+    if value < -1:
+        raise argparse.ArgumentTypeError(f"{text} is negative; 0 stands for never")
+    return max(value, 0)
+
+
+def _whole(text: str) -> int:
+    try:
+        value = float(text.replace("_", ""))
+        if value == int(value):
+            return int(value)
+    except (ValueError, OverflowError):
+        pass
+    raise argparse.ArgumentTypeError(f"'{text}' is not a whole number, such as 50000 or 1e6")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

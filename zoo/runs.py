@@ -14,10 +14,8 @@ The layout is RL Zoo's::
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,11 +23,9 @@ from pathlib import Path
 
 from agents.errors import RunFolderError
 from zoo.config import RunConfig
+from zoo.locks import FileLock
 
-if sys.platform != "win32":
-    import fcntl
-
-__all__ = ["RunFolder", "create_run_folder", "load_config", "run_folders"]
+__all__ = ["RunFolder", "create_run_folder", "folder_name", "load_config", "run_folders"]
 
 _CHECKPOINT = re.compile(r"rl_model_(\d+)_steps\.zip")
 
@@ -62,7 +58,7 @@ class RunFolder:
     @property
     def settings(self) -> Path:
         """Folder of the settings."""
-        return self.path / _folder_name(self.env_id)
+        return self.path / folder_name(self.env_id)
 
     @property
     def config(self) -> Path:
@@ -82,7 +78,7 @@ class RunFolder:
     @property
     def final_model(self) -> Path:
         """The agent when training ended."""
-        return self.path / f"{_folder_name(self.env_id)}.zip"
+        return self.path / f"{folder_name(self.env_id)}.zip"
 
     @property
     def best_model(self) -> Path:
@@ -142,23 +138,15 @@ class RunFolder:
 
         :raises RunFolderError: another process trains in it.
         """
-        if sys.platform == "win32":
-            yield
-            return
-        folder = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(folder)
+        lock = FileLock(self.path)
+        if not lock.acquire():
             raise RunFolderError(
                 f"Another process is training in {self.path}. Wait for it, or start a new run."
-            ) from error
-        except OSError:  # a file system without locks
-            pass
+            )
         try:
             yield
         finally:
-            os.close(folder)
+            lock.release()
 
     def remove(self) -> None:
         """Delete the folder of a run that never began."""
@@ -181,7 +169,7 @@ def create_run_folder(log_folder: Path, algo: str, env_id: str) -> RunFolder:
         parent.mkdir(parents=True, exist_ok=True)
         number = max((k for k, _ in _numbered_runs(parent, env_id)), default=0) + 1
         while True:
-            path = parent / f"{_folder_name(env_id)}_{number}"
+            path = parent / f"{folder_name(env_id)}_{number}"
             try:
                 path.mkdir()
             except FileExistsError:
@@ -218,13 +206,13 @@ def run_folders(log_folder: Path, algo: str, env_id: str) -> list[RunFolder]:
     return [run for run in runs if run.config.is_file()]
 
 
-def _folder_name(env_id: str) -> str:
+def folder_name(env_id: str) -> str:
     """Return RL Zoo's folder name of an environment: no namespace separator, no module."""
     return env_id.rpartition(":")[2].replace("/", "-")
 
 
 def _numbered_runs(parent: Path, env_id: str) -> Iterator[tuple[int, Path]]:
-    pattern = re.compile(re.escape(_folder_name(env_id)) + r"_(\d+)")
+    pattern = re.compile(re.escape(folder_name(env_id)) + r"_(\d+)")
     if parent.is_dir():
         for path in parent.iterdir():
             if match := pattern.fullmatch(path.name):

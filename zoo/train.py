@@ -11,8 +11,9 @@ from pathlib import Path
 
 from agents.registry import algorithm_names
 from hub.gym_env import import_package
-from zoo.callbacks import FINAL_EVALUATION_SEED, evaluate_model, progress_bar
-from zoo.cli import execute, make_parser, say
+from hub.seeding import FINAL_EVALUATION_SEED
+from zoo.callbacks import evaluate_model, progress_bar
+from zoo.cli import execute, make_parser, say, step_count, step_period
 from zoo.envs import BACKENDS
 from zoo.evaluation import Evaluation, save_evaluation
 from zoo.logs import TrackingOptions
@@ -35,7 +36,6 @@ Everything about the run lands in logs/ALGO/ENV_k: agents with their normalisers
 the learning curve and the configuration. The last line printed is the final evaluation:
 100 deterministic episodes on Gymnasium with seeds that training never uses.
 """
-_NEVER = -1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +49,11 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--algo", metavar="NAME", help=f"one of {', '.join(algorithm_names())}")
     what.add_argument("--env", metavar="ID", help="Gymnasium id, such as Walker2d-v4")
     what.add_argument(
-        "-n", "--n-timesteps", type=_count, metavar="N", help="environment steps (default: tuned)"
+        "-n",
+        "--n-timesteps",
+        type=step_count,
+        metavar="N",
+        help="environment steps (default: tuned)",
     )
     what.add_argument("--seed", type=int, metavar="N", help="default: a random one, recorded")
     what.add_argument(
@@ -111,15 +115,15 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
         "-f", "--log-folder", type=Path, default=Path("logs"), metavar="DIR", help="default: logs"
     )
     out.add_argument(
-        "--eval-freq", type=_period, metavar="N", help="steps between evaluations; 0 for none"
+        "--eval-freq", type=step_period, metavar="N", help="steps between evaluations; 0 for none"
     )
     out.add_argument(
-        "--log-interval", type=_period, metavar="N", help="updates between two log rows"
+        "--log-interval", type=step_period, metavar="N", help="updates between two log rows"
     )
     out.add_argument("--eval-episodes", type=int, metavar="N", help="episodes per evaluation")
     out.add_argument(
         "--save-freq",
-        type=_period,
+        type=step_period,
         metavar="N",
         help="steps between checkpoints; 0 for none. Environments are reset at a checkpoint, so "
         "that a resumed run equals an uninterrupted one",
@@ -132,32 +136,6 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
     out.add_argument("--track", action="store_true", help="log to Weights & Biases")
     out.add_argument("--wandb-project-name", default="natural-zoo", metavar="NAME")
     out.add_argument("--wandb-entity", metavar="NAME")
-
-
-def _count(text: str) -> int:
-    """Parse a number of steps above 0: ``1000000``, ``1_000_000`` or ``1e6``."""
-    value = _whole(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1; type for example 1e6")
-    return value
-
-
-def _period(text: str) -> int:
-    """Parse a number of steps, 0 for never (-1 in RL Zoo)."""
-    value = _whole(text)
-    if value < _NEVER:
-        raise argparse.ArgumentTypeError(f"{text} is negative; 0 stands for never")
-    return max(value, 0)
-
-
-def _whole(text: str) -> int:
-    try:
-        value = float(text.replace("_", ""))
-        if value == int(value):
-            return int(value)
-    except (ValueError, OverflowError):
-        pass
-    raise argparse.ArgumentTypeError(f"'{text}' is not a whole number, such as 50000 or 1e6")
 
 
 def _run(args: argparse.Namespace, argv: Sequence[str] | None) -> None:

@@ -1,0 +1,219 @@
+"""``python -m zoo.benchmark``: a grid of training runs as a campaign, and what is told about it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from agents.errors import ConfigError, NaturalZooError, UnknownName
+from agents.registry import algorithm_names
+from hub.seeding import SEED_SPACING, SEED_STARTS, purpose_seeds
+from zoo.campaign.campaign import Outcome, run_campaign
+from zoo.campaign.cells import Places, grid
+from zoo.campaign.planning import Recipe, plan, refuse_outdated, states_on_disk
+from zoo.campaign.reporter import Reporter
+from zoo.campaign.results import load_results
+from zoo.campaign.status import status_table
+from zoo.cli import execute, make_parser, say, step_count, step_period
+
+__all__ = ["main"]
+
+RESULTS = Path("benchmarks/campaign")
+LOGS = Path("logs/campaign")
+#: Tasks that can be asked for together.
+SUITES = {
+    "mujoco": (
+        *("HalfCheetah-v4", "Hopper-v4", "Walker2d-v4", "Ant-v4", "Swimmer-v4", "Humanoid-v4"),
+        *("Reacher-v4", "InvertedPendulum-v4", "InvertedDoublePendulum-v4"),
+        *("HumanoidStandup-v4", "Pusher-v5"),
+    )
+}
+
+_OVERVIEW = """\
+commands:
+  run        train what is missing of a grid of algorithms, tasks and seeds
+  status     how far a campaign has come
+  report     tables and pictures of the results, beside what others have published
+  reproduce  train the runs of one row of the tables again and compare
+
+`python -m zoo.benchmark COMMAND --help` explains a command.
+"""
+_RUN_EXAMPLES = f"""\
+examples:
+  python -m zoo.benchmark run --algos npg trpo --envs Walker2d-v4 Hopper-v4 --seeds 5
+  python -m zoo.benchmark run --algos npg --envs mujoco --jobs 8
+  python -m zoo.benchmark run --algos npg --envs Walker2d-v4 --seeds 2 -n 1e5 -o /tmp/try
+
+It can be stopped at any moment and typed again: finished runs are skipped, interrupted ones go on
+from their last checkpoint and end with the same numbers, bit for bit, as if never interrupted.
+Several may run at once on the same folders; each run is trained by one of them.
+Seeds are {SEED_STARTS["benchmark"]}, {SEED_STARTS["benchmark"] + SEED_SPACING}, …, \
+which zoo.tune never uses. The result of a run is one small file,
+{RESULTS}/ALGO/ENV/SEED.json; agents and logs stay in {LOGS}.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] in _COMMANDS:
+        make, command = _COMMANDS[arguments[0]]
+        return execute(make(), command, arguments[1:])
+    parser = make_parser("benchmark", "Train a grid of runs and report on it.", _OVERVIEW)
+    parser.add_argument("command", metavar="COMMAND", help=", ".join(_COMMANDS))
+    return execute(parser, _unknown_command, arguments)
+
+
+def _unknown_command(args: argparse.Namespace) -> None:
+    raise UnknownName("command", args.command, _COMMANDS)
+
+
+def _add_places(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=RESULTS,
+        metavar="DIR",
+        help=f"folder of the results (default {RESULTS})",
+    )
+    parser.add_argument(
+        "-f",
+        "--log-folder",
+        type=Path,
+        default=LOGS,
+        metavar="DIR",
+        help=f"folder of the runs (default {LOGS})",
+    )
+
+
+# --- run ----------------------------------------------------------------------------------------
+
+
+def _run_parser() -> argparse.ArgumentParser:
+    parser = make_parser("benchmark run", "Train what is missing of a grid.", _RUN_EXAMPLES)
+    what = parser.add_argument_group("what to train")
+    what.add_argument(
+        "--algos", nargs="+", required=True, metavar="NAME", help=", ".join(algorithm_names())
+    )
+    what.add_argument(
+        "--envs",
+        nargs="+",
+        required=True,
+        metavar="ID",
+        help=f"ids, or {', '.join(SUITES)} for all",
+    )
+    what.add_argument(
+        "--seeds", type=int, default=5, metavar="N", help="how many per algorithm and task (5)"
+    )
+    what.add_argument(
+        "-n", "--n-timesteps", type=step_count, metavar="N", help="steps (default: the preset's)"
+    )
+    what.add_argument(
+        "--presets", type=Path, metavar="DIR", help="folder of ALGO.yml to use for hyperparams/"
+    )
+    what.add_argument(
+        "--untuned", action="store_true", help="train with the presets' default entry"
+    )
+    what.add_argument(
+        "--eval-freq", type=step_period, metavar="N", help="steps between points of the curve"
+    )
+    what.add_argument("--eval-episodes", type=int, metavar="N", help="episodes of such a point")
+    what.add_argument(
+        "--save-freq", type=step_period, metavar="N", help="steps between checkpoints"
+    )
+    how = parser.add_argument_group("how to run")
+    how.add_argument("--jobs", type=int, metavar="N", help="runs side by side (default: all cores)")
+    how.add_argument(
+        "--retries", type=int, default=2, metavar="N", help="further attempts at a failed run (2)"
+    )
+    how.add_argument(
+        "--redo-outdated", action="store_true", help="replace results of other settings"
+    )
+    _add_places(parser)
+    return parser
+
+
+def _run(args: argparse.Namespace) -> None:
+    n_jobs = _number_of_jobs(args.jobs)
+    if args.retries < 0:
+        raise ConfigError(f"--retries {args.retries} is negative; type 0 for none.")
+    places = Places(args.output, args.log_folder)
+    given = {
+        "eval_freq": args.eval_freq,
+        "n_eval_episodes": args.eval_episodes,
+        "save_freq": args.save_freq,
+    }
+    settings = tuple((key, value) for key, value in given.items() if value is not None)
+    recipe = Recipe(args.n_timesteps, args.untuned, args.presets, settings)
+    env_ids = [task for name in args.envs for task in SUITES.get(name, (name,))]
+    cells = grid(args.algos, env_ids, purpose_seeds("benchmark", args.seeds))
+    tasks = plan(dict.fromkeys(cells), recipe)
+    if not args.redo_outdated:
+        refuse_outdated(tasks, places)
+    reporter = Reporter(load_results(places))
+    try:
+        outcome = run_campaign(
+            tasks, places, n_jobs=n_jobs, n_retries=args.retries, reporter=reporter
+        )
+    except KeyboardInterrupt:
+        say("Stopped; nothing is lost but the steps since each run's last checkpoint.")
+        say("To go on, type the same command again.")
+        raise
+    _finish(outcome, len(tasks), places)
+
+
+def _number_of_jobs(given: int | None) -> int:
+    if given is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    if given < 1:
+        raise ConfigError(f"--jobs {given} is below 1; type for example --jobs 2.")
+    return given
+
+
+def _finish(outcome: Outcome, n_tasks: int, places: Places) -> None:
+    if outcome.elsewhere:
+        say(f"{len(outcome.elsewhere)} runs are being trained by another process.")
+    if outcome.failed:
+        cell, error = next(iter(outcome.failed.items()))
+        raise NaturalZooError(
+            f"{len(outcome.failed)} of {n_tasks} runs failed, the first {cell}: {error} "
+            "Type the same command again to try them once more."
+        )
+    print(f"{len(outcome.finished)} of {n_tasks} runs finished: {places.results}")
+
+
+# --- status -------------------------------------------------------------------------------------
+
+
+def _status_parser() -> argparse.ArgumentParser:
+    examples = "example:\n  python -m zoo.benchmark status -o benchmarks/campaign\n"
+    parser = make_parser("benchmark status", "Tell how far a campaign has come.", examples)
+    _add_places(parser)
+    return parser
+
+
+def _status(args: argparse.Namespace) -> None:
+    places = Places(args.output, args.log_folder)
+    states = states_on_disk(places)
+    if not states:
+        raise ConfigError(
+            f"There is no run in {places.results} or {places.logs}; start some with "
+            "python -m zoo.benchmark run --algos npg --envs Walker2d-v4."
+        )
+    print(status_table(states, places))
+
+
+_COMMANDS: dict[
+    str, tuple[Callable[[], argparse.ArgumentParser], Callable[[argparse.Namespace], None]]
+] = {
+    "run": (_run_parser, _run),
+    "status": (_status_parser, _status),
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""A grid of training runs, algorithms × tasks × seeds, and what is told about it."""
