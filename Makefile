@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV ?= .venv
 ALGO ?= npg
 ENV ?= Walker2d-v4
+TASK ?= $(ENV)
 ARGS ?=
 PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow check lint format types contracts bench docs clean
+.PHONY: help train reproduce test test-slow check lint format types contracts bench docs clean
 
 help: ## show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +21,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.user: setup.cfg pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[plot,record,tensorboard]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[benchmark,plot,record,tensorboard]'
 	@touch $@
 
 $(VENV)/.developer: setup.cfg pyproject.toml constraints.txt | $(BIN)/python
@@ -29,6 +30,9 @@ $(VENV)/.developer: setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 
 train: $(VENV)/.user ## train and evaluate: make train ALGO=npg ENV=Walker2d-v4 ARGS='--seed 0'
 	$(BIN)/python -m zoo.train --algo $(ALGO) --env $(ENV) $(ARGS)
+
+reproduce: $(VENV)/.user ## train a row of docs/benchmark.md again: make reproduce TASK=Walker2d-v4 ALGO=npg
+	$(BIN)/python -m zoo.benchmark reproduce --algo $(ALGO) --env $(TASK) $(ARGS)
 
 test: $(VENV)/.developer ## the fast tests, under three minutes on two cores
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -14,8 +14,10 @@ from hub.seeding import SEED_SPACING, SEED_STARTS, purpose_seeds
 from zoo.campaign.campaign import Outcome, run_campaign
 from zoo.campaign.cells import Places, grid
 from zoo.campaign.planning import Recipe, plan, refuse_outdated, states_on_disk
+from zoo.campaign.report import Report, insert_blocks
 from zoo.campaign.reporter import Reporter
-from zoo.campaign.results import load_results
+from zoo.campaign.reproduction import compare, recorded_results, repeat
+from zoo.campaign.results import load_result, load_results
 from zoo.campaign.status import status_table
 from zoo.cli import execute, make_parser, say, step_count, step_period
 
@@ -23,6 +25,7 @@ __all__ = ["main"]
 
 RESULTS = Path("benchmarks/campaign")
 LOGS = Path("logs/campaign")
+REPEATED = Path("logs/reproduced")
 #: Tasks that can be asked for together.
 SUITES = {
     "mujoco": (
@@ -53,6 +56,24 @@ Several may run at once on the same folders; each run is trained by one of them.
 Seeds are {SEED_STARTS["benchmark"]}, {SEED_STARTS["benchmark"] + SEED_SPACING}, …, \
 which zoo.tune never uses. The result of a run is one small file,
 {RESULTS}/ALGO/ENV/SEED.json; agents and logs stay in {LOGS}.
+"""
+_REPORT_EXAMPLES = """\
+examples:
+  python -m zoo.benchmark report
+  python -m zoo.benchmark report --to docs/images --insert README.md docs/benchmark.md
+
+Writes results.md, learning_curves.png and performance_profiles.png, and prints the overview.
+--insert replaces what stands between <!-- overview: begin --> and <!-- overview: end --> of a
+Markdown file (or details) by the table as it is now.
+"""
+_REPRODUCE_EXAMPLES = """\
+examples:
+  python -m zoo.benchmark reproduce --algo npg --env Walker2d-v4
+  make reproduce ALGO=npg TASK=Walker2d-v4
+
+Trains with the settings and seeds that the results were recorded with, whatever hyperparams/ says
+by now. On the same processor with the same versions every episode is equal, bit for bit; elsewhere
+the means must agree within two standard errors. Exit code 1 if they do not.
 """
 
 
@@ -163,7 +184,8 @@ def _run(args: argparse.Namespace) -> None:
         say("Stopped; nothing is lost but the steps since each run's last checkpoint.")
         say("To go on, type the same command again.")
         raise
-    _finish(outcome, len(tasks), places)
+    _check_outcome(outcome, len(tasks))
+    print(f"{len(outcome.finished)} of {len(tasks)} runs finished: {places.results}")
 
 
 def _number_of_jobs(given: int | None) -> int:
@@ -174,16 +196,15 @@ def _number_of_jobs(given: int | None) -> int:
     return given
 
 
-def _finish(outcome: Outcome, n_tasks: int, places: Places) -> None:
-    if outcome.elsewhere:
-        say(f"{len(outcome.elsewhere)} runs are being trained by another process.")
+def _check_outcome(outcome: Outcome, n_tasks: int) -> None:
     if outcome.failed:
         cell, error = next(iter(outcome.failed.items()))
         raise NaturalZooError(
             f"{len(outcome.failed)} of {n_tasks} runs failed, the first {cell}: {error} "
             "Type the same command again to try them once more."
         )
-    print(f"{len(outcome.finished)} of {n_tasks} runs finished: {places.results}")
+    if outcome.elsewhere:
+        say(f"{len(outcome.elsewhere)} runs are being trained by another process.")
 
 
 # --- status -------------------------------------------------------------------------------------
@@ -207,11 +228,83 @@ def _status(args: argparse.Namespace) -> None:
     print(status_table(states, places))
 
 
+# --- report -------------------------------------------------------------------------------------
+
+
+def _report_parser() -> argparse.ArgumentParser:
+    parser = make_parser("benchmark report", "Tables and pictures of a campaign.", _REPORT_EXAMPLES)
+    parser.add_argument(
+        "-o", "--output", type=Path, default=RESULTS, metavar="DIR", help="folder of the results"
+    )
+    parser.add_argument(
+        "--to",
+        type=Path,
+        metavar="DIR",
+        help="where tables and pictures are written (default: report/ in the results)",
+    )
+    parser.add_argument(
+        "--insert",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="Markdown files whose blocks are brought up to date",
+    )
+    return parser
+
+
+def _report(args: argparse.Namespace) -> None:
+    report = Report(load_results(Places(args.output, LOGS)))
+    for path in report.write(args.to or args.output / "report"):
+        say(f"wrote {path}")
+    for path in args.insert:
+        names = insert_blocks(path, report)
+        say(f"brought {', '.join(names)} up to date in {path}")
+    print(report.overview)
+
+
+# --- reproduce ----------------------------------------------------------------------------------
+
+
+def _reproduce_parser() -> argparse.ArgumentParser:
+    parser = make_parser(
+        "benchmark reproduce", "Train recorded runs again and compare.", _REPRODUCE_EXAMPLES
+    )
+    parser.add_argument("--algo", required=True, metavar="NAME", help="of the row to repeat")
+    parser.add_argument("--env", required=True, metavar="ID", help="of the row to repeat")
+    parser.add_argument("--seeds", type=int, metavar="N", help="only so many (default: all)")
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="runs side by side (default: all cores)"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, default=RESULTS, metavar="DIR", help="recorded results"
+    )
+    parser.add_argument(
+        "-f", "--log-folder", type=Path, default=REPEATED, metavar="DIR", help=f"default {REPEATED}"
+    )
+    return parser
+
+
+def _reproduce(args: argparse.Namespace) -> None:
+    n_jobs = _number_of_jobs(args.jobs)
+    if args.seeds is not None and args.seeds < 1:
+        raise ConfigError(f"--seeds {args.seeds} is below 1; leave it out for all.")
+    recorded = recorded_results(Places(args.output, LOGS), args.algo, args.env, args.seeds)
+    places = Places(args.log_folder / "results", args.log_folder)
+    tasks = [repeat(result) for result in recorded]
+    outcome = run_campaign(tasks, places, n_jobs=n_jobs, n_retries=0, reporter=Reporter(recorded))
+    _check_outcome(outcome, len(tasks))
+    repeated = [load_result(places.result(task.cell)) for task in tasks]
+    print("\n".join(compare(recorded, repeated).lines()))
+
+
 _COMMANDS: dict[
     str, tuple[Callable[[], argparse.ArgumentParser], Callable[[argparse.Namespace], None]]
 ] = {
     "run": (_run_parser, _run),
     "status": (_status_parser, _status),
+    "report": (_report_parser, _report),
+    "reproduce": (_reproduce_parser, _reproduce),
 }
 
 

@@ -23,7 +23,7 @@ COMMANDS = {
     "export": ("hub.export", "write an agent as ONNX files or a C header"),
     "benchmark": (
         "zoo.benchmark",
-        "train a grid of algorithms, tasks and seeds; tables and pictures",
+        "train a grid of algorithms, tasks, seeds; tables and pictures",
     ),
 }
 """Module and summary of each command."""

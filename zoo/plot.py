@@ -35,7 +35,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PlotSettings", "draw", "format_number", "main", "save"]
+__all__ = [
+    "COLOURS",
+    "DASHES",
+    "Line",
+    "PlotSettings",
+    "draw",
+    "draw_lines",
+    "format_number",
+    "main",
+    "new_figure",
+    "save",
+    "style_axes",
+]
 
 Grouping: TypeAlias = Literal["algo", "run", "env"]
 
@@ -79,8 +91,13 @@ class PlotSettings:
 
 
 @dataclass(frozen=True)
-class _Line:
-    """One line of one panel; ``noun`` names what ``data`` averages, empty for a single run."""
+class Line:
+    """One line of one panel.
+
+    :param panel: heading of the panel.
+    :param label: what the line stands for, the same in every panel.
+    :param noun: what ``data`` averages, ``"seed"`` or ``"run"``; empty for a single run.
+    """
 
     panel: str
     label: str
@@ -89,6 +106,7 @@ class _Line:
 
     @property
     def edges(self) -> tuple[Floats, Floats]:
+        """Lower and upper edge of the band."""
         return self.data.low, self.data.high
 
 
@@ -153,8 +171,15 @@ def draw(runs: Sequence[Run], settings: PlotSettings) -> Figure:
     :raises MissingDependency: matplotlib is not installed.
     :raises RunFolderError: no run has data.
     """
-    figure = _new_figure()
-    lines = _lines(runs, settings)
+    return draw_lines(_lines(runs, settings), settings)
+
+
+def draw_lines(lines: Sequence[Line], settings: PlotSettings) -> Figure:
+    """Return the picture of ``lines``, panels by name.
+
+    :raises MissingDependency: matplotlib is not installed.
+    """
+    figure = new_figure()
     panels = sorted({line.panel for line in lines})
     labels = list(dict.fromkeys(line.label for line in lines))
     n_columns = min(len(panels), 3 if len(panels) != 4 else 2)
@@ -214,7 +239,7 @@ def format_number(value: float, _position: int | None = None, *, largest: float)
 # ---------------------------------------------------------------- data to lines
 
 
-def _lines(runs: Sequence[Run], settings: PlotSettings) -> list[_Line]:
+def _lines(runs: Sequence[Run], settings: PlotSettings) -> list[Line]:
     curves = _curves(runs, settings)
     run_labels = _run_labels([run for run, _ in curves])
     groups: dict[tuple[str, str], list[tuple[Run, Curve]]] = {}
@@ -232,7 +257,7 @@ def _lines(runs: Sequence[Run], settings: PlotSettings) -> list[_Line]:
         data = aggregate(group_curves, name)
         _note_cut(name, data, group_curves, settings.x)
         noun = "" if settings.by == "run" else _noun([run for run, _ in members])
-        lines.append(_Line(panel, label, data, noun))
+        lines.append(Line(panel, label, data, noun))
     return lines
 
 
@@ -287,7 +312,11 @@ def _curves(runs: Sequence[Run], settings: PlotSettings) -> list[tuple[Run, Curv
 # ---------------------------------------------------------------- lines to picture
 
 
-def _new_figure() -> Figure:
+def new_figure() -> Figure:
+    """Return an empty figure that needs no display.
+
+    :raises MissingDependency: matplotlib is not installed.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -308,16 +337,12 @@ def _y_label(settings: PlotSettings) -> str:
     return f"training return\n(mean of {settings.window} episodes)"
 
 
-def _style_panel(axes: Axes, title: str, lines: Sequence[_Line], settings: PlotSettings) -> None:
+def _style_panel(axes: Axes, title: str, lines: Sequence[Line], settings: PlotSettings) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axes.set_title(title, fontsize=11, fontweight="bold", loc="left")
     axes.set_xlabel(X_LABELS[settings.x])
-    axes.grid(True, color="#E4E4E4", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#8A8A8A")
-    axes.tick_params(color="#8A8A8A", labelsize=9)
+    style_axes(axes)
     largest_x = max(float(line.data.x[-1]) for line in lines)
     largest_y = max(float(abs(edge).max()) for line in lines for edge in line.edges)
     for axis, largest in ((axes.xaxis, largest_x), (axes.yaxis, largest_y)):
@@ -325,7 +350,16 @@ def _style_panel(axes: Axes, title: str, lines: Sequence[_Line], settings: PlotS
         axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
 
 
-def _draw_line(axes: Axes, line: _Line, index: int) -> None:
+def style_axes(axes: Axes) -> None:
+    """Give the axes the look of every picture: a light grid and no box."""
+    axes.grid(True, color="#E4E4E4", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#8A8A8A")
+    axes.tick_params(color="#8A8A8A", labelsize=9)
+
+
+def _draw_line(axes: Axes, line: Line, index: int) -> None:
     colour = COLOURS[index % len(COLOURS)]
     dash = DASHES[index // len(COLOURS) % len(DASHES)]
     data = line.data
@@ -342,7 +376,7 @@ def _draw_line(axes: Axes, line: _Line, index: int) -> None:
     )
 
 
-def _add_legend(figure: Figure, lines: Sequence[_Line], labels: Sequence[str]) -> None:
+def _add_legend(figure: Figure, lines: Sequence[Line], labels: Sequence[str]) -> None:
     handles = {handle.get_label(): handle for axes in figure.axes for handle in axes.lines}
     texts = [_legend_text([line for line in lines if line.label == label]) for label in labels]
     width, height = figure.get_size_inches()
@@ -364,7 +398,7 @@ def _add_legend(figure: Figure, lines: Sequence[_Line], labels: Sequence[str]) -
     )
 
 
-def _legend_text(lines: Sequence[_Line]) -> str:
+def _legend_text(lines: Sequence[Line]) -> str:
     """Return the label of one group's lines with the number of seeds, a range if panels differ."""
     label, nouns = lines[0].label, {line.noun for line in lines}
     if nouns == {""}:

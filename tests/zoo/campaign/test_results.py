@@ -73,7 +73,7 @@ def test_damaged_result(tmp_path: Path, damage) -> None:  # type: ignore[no-unty
     path = tmp_path / "7.json"
     save_result(path, RESULT)
     path.write_text(damage(path.read_text()))
-    with pytest.raises(RunFolderError, match="is not a result of zoo.benchmark"):
+    with pytest.raises(RunFolderError, match=r"is not a result of zoo\.benchmark"):
         load_result(path)
 
 

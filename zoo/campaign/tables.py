@@ -1,0 +1,146 @@
+"""Results as Markdown tables, the published number and its protocol beside ours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from zoo.campaign.published import Bar, Source, best_bar, soft_bar
+from zoo.campaign.rows import Row, Scores, number
+from zoo.campaign.statistics import interquartile_mean, mean_and_std
+
+__all__ = ["aggregate_table", "detail_tables", "overview_table", "protocols", "provenance"]
+
+
+def overview_table(rows: Sequence[Row]) -> str:
+    """Return a table of tasks × algorithms; bold is above the published bar."""
+    algos = sorted({row.algo for row in rows})
+    by_key = {(row.algo, row.env_id): row for row in rows}
+    heads = [head for algo in algos for head in (algo.upper().replace("_", "-"), "published")]
+    lines = [_line(["task", *heads]), _line(["---", *["---:"] * len(heads)])]
+    for env_id in sorted({row.env_id for row in rows}):
+        cells = [env_id]
+        for algo in algos:
+            row, bar = by_key.get((algo, env_id)), best_bar(algo, env_id)
+            cells += [_mean(row, bar), _short(bar)]
+        lines.append(_line(cells))
+    return "\n".join([*lines, *_notes(rows)])
+
+
+def detail_tables(rows: Sequence[Row]) -> str:
+    """Return one table per algorithm with interval, bar, protocol and time of each task."""
+    heads = ["task", "seeds", "mean ± std", "IQM [95 % interval]", "best published", "measured on"]
+    heads += ["single run or unstated protocol", "minutes"]
+    parts = []
+    for algo in sorted({row.algo for row in rows}):
+        lines = [f"### {algo.upper().replace('_', '-')}", "", _line(heads)]
+        lines.append(_line(["---", "---:", "---:", "---:", "---:", "---", "---:", "---:"]))
+        own = [row for row in rows if row.algo == algo]
+        lines += [_detail(row) for row in own]
+        parts.append("\n".join([*lines, *_notes(own)]))
+    return "\n\n".join(parts)
+
+
+def aggregate_table(scores: Scores) -> str:
+    """Return the interquartile mean over all tasks and seeds of the normalised return."""
+    if not scores.env_ids:
+        return "No task has results of every algorithm, a published bar and a measured zero."
+    lines = [
+        _line(["algorithm", "IQM of the normalised return [95 % interval]", "mean", "seeds"]),
+        _line(["---", "---:", "---:", "---:"]),
+    ]
+    for algo, matrix in scores.matrices.items():
+        estimate = interquartile_mean(matrix)
+        interval = f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+        name = algo.upper().replace("_", "-")
+        lines.append(_line([name, interval, f"{matrix.mean():.2f}", str(len(matrix))]))
+    return "\n".join([*lines, "", f"Over {', '.join(scores.env_ids)}."])
+
+
+def protocols(rows: Sequence[Row]) -> str:
+    """Return the protocol of every source that the tables name."""
+    sources: dict[str, Source] = {}
+    for row in rows:
+        for bar in (best_bar(row.algo, row.env_id), soft_bar(row.algo, row.env_id)):
+            if bar is not None:
+                sources[bar.source.key] = bar.source
+    return "\n".join(
+        f"- [{source.name}]({source.url}): {source.protocol}."
+        for source in sorted(sources.values(), key=lambda source: source.name.lower())
+    )
+
+
+def provenance(rows: Sequence[Row]) -> str:
+    """Return the versions, commits, seeds and processors behind the numbers."""
+    results = [result for row in rows for result in row.finished]
+    versions = sorted({_versions(result.versions) for result in results})
+    commits = sorted({commit or "unknown" for result in results for commit in result.attempts})
+    processors = sorted({str(result.machine.get("processor")) for result in results})
+    seeds = sorted({result.cell.seed for result in results})
+    steps = sorted({int(result.config["n_timesteps"]) for result in results})
+    episodes = sorted({len(result.returns) for result in results})
+    return "\n".join(
+        [
+            f"- {len(results)} runs of {_listed(steps)} steps, seeds {_listed(seeds)}, "
+            f"{_listed(episodes)} deterministic episodes with each final agent",
+            f"- code: {', '.join(commit[:12] + commit[40:] for commit in commits)}",
+            *(f"- {text}" for text in versions),
+            f"- one core of: {', '.join(processors)}",
+        ]
+    )
+
+
+def _listed(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _versions(versions: dict[str, str | None]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _mean(row: Row | None, bar: Bar | None) -> str:
+    if row is None or not row.finished:
+        return "failed" if row is not None else "–"
+    mean, std = mean_and_std(row.returns)
+    text = number(mean) + ("" if std is None else f" ± {number(std, mean)}")
+    text = f"**{text}**" if bar is not None and mean > bar.value else text
+    return text + (" †" if row.failed else "")
+
+
+def _short(bar: Bar | None) -> str:
+    return "–" if bar is None else f"{number(bar.value)} ({bar.source.name})"
+
+
+def _long(bar: Bar | None) -> str:
+    return "–" if bar is None else f"{number(bar.value)} {bar.spread}".strip()
+
+
+def _detail(row: Row) -> str:
+    bar, soft = best_bar(row.algo, row.env_id), soft_bar(row.algo, row.env_id)
+    if row.finished:
+        estimate = interquartile_mean(np.array(row.returns)[:, None])
+        iqm, low, high = (
+            number(value, estimate.value) for value in (estimate.value, estimate.low, estimate.high)
+        )
+        interval = f"{iqm} [{low}, {high}]"
+        minutes = f"{row.minutes:.1f}"
+    else:
+        interval = minutes = "–"
+    on = "–" if bar is None else f"{bar.env_id}, {bar.source.name}"
+    seeds = str(len(row.finished)) + (f" ({len(row.failed)} failed)" if row.failed else "")
+    return _line(
+        [row.env_id, seeds, _mean(row, bar), interval, _long(bar), on, _short(soft), minutes]
+    )
+
+
+def _notes(rows: Sequence[Row]) -> list[str]:
+    failed = [result for row in rows for result in row.failed]
+    if not failed:
+        return []
+    causes = "; ".join(f"{result.cell}: {result.error}" for result in failed)
+    return ["", f"† Mean over the seeds that finished. Failed: {causes}"]
