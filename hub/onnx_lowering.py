@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,18 +86,42 @@ def _gemm(builder: GraphBuilder, traced: TracedNode, scope: str) -> Tensor:
 
 def _conv(builder: GraphBuilder, traced: TracedNode, scope: str) -> Tensor:
     attributes = traced.attributes()
-    kernel = traced.constant(1)
+    image, kernel = traced.input(0), traced.constant(1)
     n_axes = kernel.ndim - 2
-    pads = attributes.get("pads", [0] * 2 * n_axes)
     convolution = Convolution(
         kernel=kernel,
         bias=traced.constant(2) if len(traced.names) > 2 else np.zeros(len(kernel)),
         strides=attributes.get("strides", [1] * n_axes),
-        pads=list(zip(pads[:n_axes], pads[n_axes:], strict=True)),
+        pads=_pads(attributes, image.shape[1:], kernel.shape[2:]),
         dilations=attributes.get("dilations", [1] * n_axes),
         groups=attributes.get("group", 1),
     )
-    return emit_convolution(builder, convolution, traced.input(0), f"{scope}/conv")
+    return emit_convolution(builder, convolution, image, f"{scope}/conv")
+
+
+def _pads(
+    attributes: Mapping[str, Any], image: Sequence[int], extent: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Return the zeros before and after each axis, as numbers or as ``auto_pad`` gives them."""
+    n_axes = len(extent)
+    mode = attributes.get("auto_pad", b"NOTSET")
+    if mode not in (b"SAME_UPPER", b"SAME_LOWER"):
+        pads = attributes.get("pads", [0] * 2 * n_axes)
+        return list(zip(pads[:n_axes], pads[n_axes:], strict=True))
+    axes = zip(
+        image,
+        extent,
+        attributes.get("strides", [1] * n_axes),
+        attributes.get("dilations", [1] * n_axes),
+        strict=True,
+    )
+    found = []
+    for length, size, stride, dilation in axes:
+        n_out = -(-length // stride)
+        total = max((n_out - 1) * stride + dilation * (size - 1) + 1 - length, 0)
+        halves = (total // 2, total - total // 2)
+        found.append(halves if mode == b"SAME_UPPER" else halves[::-1])
+    return found
 
 
 def _global_average(builder: GraphBuilder, traced: TracedNode, scope: str) -> Tensor:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from gymnasium import spaces
@@ -16,6 +18,8 @@ from torch import nn
 
 from agents.errors import ExportError
 from hub.onnx_export import build_policy_onnx, onnx_bytes
+from hub.onnx_graph import GraphBuilder, Tensor
+from hub.onnx_lowering import TracedNode, lower
 
 
 class Normed(BaseFeaturesExtractor):
@@ -53,6 +57,22 @@ class Convolution(BaseFeaturesExtractor):
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         return self.layers(observations).repeat(1, 4)[:, :12]
+
+
+class Pooled(BaseFeaturesExtractor):
+    """A stack of known layers: a convolution without zeros around it, groups, a global mean."""
+
+    def __init__(self, observation_space: spaces.Box) -> None:
+        super().__init__(observation_space, 4)
+        self.layers = nn.Sequential(
+            nn.Conv2d(2, 4, 3, padding="same", groups=2, bias=False),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        return self.layers(observations)
 
 
 class Halves(nn.Module):
@@ -116,6 +136,83 @@ def test_own_convolution(agents: Any) -> None:
     """Padding, dilation, pooling: not SB3's, but computed in both precisions."""
     model = _make(agents, "image", "CnnPolicy", features_extractor_class=Convolution)
     agents.assert_parity(model.policy, None, agents.sample(model.observation_space, 16))
+
+
+def test_pooled_convolution(agents: Any) -> None:
+    model = _make(agents, "image", "CnnPolicy", features_extractor_class=Pooled)
+    agents.assert_parity(model.policy, None, agents.sample(model.observation_space, 16))
+
+
+@pytest.mark.parametrize(
+    "activation", [partial(nn.ELU, alpha=0.3), partial(nn.Hardtanh, -0.2, 0.7), nn.Dropout]
+)
+def test_activations_with_settings(agents: Any, activation: Any) -> None:
+    model = _make(agents, "vector", activation_fn=activation)
+    agents.assert_parity(model.policy, None, agents.sample(model.observation_space, 64))
+
+
+class Branching(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return _either(x)
+
+
+@torch.jit.script_if_tracing
+def _either(x: torch.Tensor) -> torch.Tensor:
+    if bool(x.sum() > 0):  # of the whole batch: one observation's action would depend on another
+        return x
+    return -x
+
+
+def test_branches_are_refused(agents: Any) -> None:
+    model = _make(agents, "vector", activation_fn=Branching)
+    with pytest.raises(ExportError, match=r"branches on its input \(If\), .* torch\.where"):
+        build_policy_onnx(model.policy)
+
+
+def _conv_node(names: list[str], constants: list[Any], shape: Any) -> TracedNode:
+    node = onnx.helper.make_node("Conv", names, ["y"])
+    return TracedNode(node, names, constants, [shape, None])
+
+
+def test_what_cannot_be_written_in_float64_is_refused() -> None:
+    kernel = np.ones((1, 2, 3, 3))
+    builder = GraphBuilder("float64")
+    with pytest.raises(ExportError, match="shape that Conv is given is not known; export float32"):
+        lower(builder, _conv_node(["x", "w"], [None, kernel], None), "s")
+    with pytest.raises(ExportError, match="weights of Conv depend on the observation"):
+        lower(builder, _conv_node(["x", "w"], [None, None], (2, 5, 5)), "s")
+    assert lower(GraphBuilder("float32"), _conv_node(["x", "w"], [None, None], None), "s") is None
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"auto_pad": "SAME_UPPER", "strides": [2, 1]},
+        {"auto_pad": "SAME_LOWER", "strides": [1, 3]},
+        {"auto_pad": "VALID", "dilations": [2, 1]},
+        {"pads": [0, 1, 2, 3], "strides": [2, 2]},
+    ],
+)
+def test_convolutions_are_those_of_onnx(agents: Any, attributes: dict[str, Any]) -> None:
+    """Of whole numbers, so that float32 is exact."""
+    rng = np.random.default_rng(0)
+    kernel = rng.integers(-3, 4, (3, 2, 4, 2)).astype(np.float32)
+    node = onnx.helper.make_node("Conv", ["x", "w"], ["y"], **attributes)
+    images = rng.integers(-5, 6, (4, 2, 7, 6)).astype(np.float32)
+    results = []
+    for builder in (GraphBuilder("float32"), GraphBuilder("float64")):
+        image = builder.input("x", builder.elem_type, (2, 7, 6))
+        builder.real("w", kernel)
+        traced = TracedNode(node, ["x", "w"], [None, kernel], [image.shape, None])
+        name = lower(builder, traced, "s")
+        if name is None:
+            builder.splice(node)
+            name = "y"
+        flat = builder.node("Flatten", [name], "flat", (1,), axis=1)
+        builder.output("values", builder.elem_type, Tensor(flat.name, ("n",)))
+        results.append(agents.run_onnx(builder.model({}, "a convolution"), {"x": images}, "values"))
+    assert results[1].dtype == np.float64
+    np.testing.assert_array_equal(*results)
 
 
 def test_traced_files_are_clean(agents: Any) -> None:
