@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import shutil
 from collections.abc import Callable
@@ -54,6 +55,7 @@ SMALL = {
 OFF_POLICY = ("dqn", "sac", "td3", "tqc")
 ONLY_BOX = ("sac", "td3", "tqc")
 ONLY_DISCRETE = ("dqn",)
+SMALL_MLP = {"net_arch": [8, 8]}
 SMALL_CNN = {"features_extractor_kwargs": {"features_dim": 16}, "net_arch": [8]}
 SMALL_DICT = {"features_extractor_kwargs": {"cnn_output_dim": 16}, "net_arch": [8]}
 
@@ -132,8 +134,9 @@ class Studio:
         settings = {key: value for key, value in SMALL.items() if key in known}
         if algo in OFF_POLICY:
             settings.pop("n_steps", None)
-        if observation != "vector":
-            kwargs.setdefault("policy_kwargs", SMALL_CNN if observation == "image" else SMALL_DICT)
+        small = {"vector": SMALL_MLP, "image": SMALL_CNN}.get(observation, SMALL_DICT)
+        # SB3 writes into the dict that it is given.
+        kwargs["policy_kwargs"] = copy.deepcopy(kwargs.get("policy_kwargs", small))
         model = agent(
             policy,
             cls.venv(observation, action, normalize),
