@@ -113,6 +113,10 @@ class Studio:
             return RolloutNormalize(venv, n_steps=32)
         return venv if normalize is None else VecNormalize(venv, **normalize)
 
+    @staticmethod
+    def action_of(algo: str, settings: dict[str, Any]) -> str:
+        return settings.get("action", "discrete" if algo in ONLY_DISCRETE else "box")
+
     @classmethod
     def make(
         cls,
@@ -127,8 +131,7 @@ class Studio:
     ) -> BaseAlgorithm:
         """Return a trained agent, small in everything that its algorithm lets one choose."""
         agent = cls.agent_class(library, algo)
-        if action is None:
-            action = "discrete" if algo in ONLY_DISCRETE else "box"
+        action = action or cls.action_of(algo, {})
         policy = {"vector": "MlpPolicy", "image": "CnnPolicy"}.get(observation, "MultiInputPolicy")
         known = constructor_parameters(agent)
         settings = {key: value for key, value in SMALL.items() if key in known}
