@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -15,20 +16,19 @@ import numpy.typing as npt
 from stable_baselines3.common.policies import BasePolicy
 
 from agents.errors import EnvironmentFault
+from hub.atomic import write_text
 from hub.gym_env import make_gym_env
 from hub.normalizer import Normalizer
 from hub.versions import installed_versions
-from zoo.provenance import machine
 
 __all__ = [
     "Actor",
     "Evaluation",
+    "attend",
     "evaluate",
     "evaluation_report",
-    "one_by_one",
     "policy_actor",
-    "report_json",
-    "stack_observations",
+    "save_evaluation",
 ]
 
 Actor = Callable[[Any], npt.NDArray[Any]]
@@ -57,32 +57,54 @@ class Evaluation:
 def policy_actor(
     policy: BasePolicy, normalizer: Normalizer | None, *, deterministic: bool
 ) -> Actor:
-    """Return the actor made of a normaliser's frozen statistics and a policy."""
+    """Return the actor made of a normaliser's frozen statistics and a policy.
 
-    def act(observations: Any) -> npt.NDArray[Any]:
-        if normalizer is not None:
-            observations = normalizer(observations)
-        actions, _ = policy.predict(observations, deterministic=deterministic)
-        return actions
-
-    return act
-
-
-def one_by_one(act: Callable[[Any], Any]) -> Actor:
-    """Return the actor that lets ``act`` see one observation at a time.
-
-    A matrix product of several rows may round differently than that of one: what must be repeated
-    to the last bit must not depend on how many environments are played side by side.
+    One whose policy has a memory is told by :func:`attend` where episodes begin.
     """
+    return _PolicyActor(policy, normalizer, deterministic)
 
-    def act_on_batch(observations: Any) -> npt.NDArray[Any]:
-        if isinstance(observations, dict):
-            n_rows = len(next(iter(observations.values())))
-            rows = [{key: part[i] for key, part in observations.items()} for i in range(n_rows)]
-            return np.stack([act(row) for row in rows])
-        return np.stack([act(row) for row in observations])
 
-    return act_on_batch
+def attend(actor: Actor, envs: Sequence[int], episode_starts: Sequence[bool]) -> None:
+    """Tell an actor with a memory what its next batch is of; one without need not know.
+
+    :param envs: the environments of the batch, row by row. They were in the batch before, or
+        begin an episode.
+    :param episode_starts: whether a row is the first of its episode.
+    """
+    if isinstance(actor, _PolicyActor):
+        actor.attend(envs, episode_starts)
+
+
+class _PolicyActor:
+    def __init__(
+        self, policy: BasePolicy, normalizer: Normalizer | None, deterministic: bool
+    ) -> None:
+        self._policy = policy
+        self._normalizer = normalizer
+        self._deterministic = deterministic
+        self._state: tuple[npt.NDArray[Any], ...] | None = None  # (layers, rows, width) each
+        self._envs: list[int] = []
+        self._starts: npt.NDArray[np.bool_] | None = None
+
+    def attend(self, envs: Sequence[int], episode_starts: Sequence[bool]) -> None:
+        if all(episode_starts):
+            self._state = None
+        if self._state is not None:
+            rows = [self._envs.index(env) if env in self._envs else 0 for env in envs]
+            self._state = tuple(part[:, rows] for part in self._state)
+        self._envs, self._starts = list(envs), np.array(episode_starts)
+
+    def __call__(self, observations: Any) -> npt.NDArray[Any]:
+        if self._normalizer is not None:
+            observations = self._normalizer(observations)
+        actions, self._state = self._policy.predict(
+            observations,
+            state=self._state,
+            episode_start=self._starts,
+            deterministic=self._deterministic,
+        )
+        self._starts = None
+        return actions
 
 
 def evaluate(
@@ -117,7 +139,7 @@ def evaluate(
 
 
 def evaluation_report(evaluation: Evaluation, **about: Any) -> dict[str, Any]:
-    """Return every episode as JSON values, with the versions and the machine that produced it.
+    """Return every episode as JSON values, with the versions that produced it.
 
     :param about: what was evaluated and how: algorithm, task, steps trained, deterministic or not.
     """
@@ -128,14 +150,14 @@ def evaluation_report(evaluation: Evaluation, **about: Any) -> dict[str, Any]:
         "seeds": evaluation.seeds,
         "returns": evaluation.returns,
         "lengths": evaluation.lengths,
-        "versions": installed_versions("onnxruntime"),
-        "machine": machine(),
+        "versions": installed_versions(),
     }
 
 
-def report_json(report: Mapping[str, Any]) -> str:
-    """Return :func:`evaluation_report` as text: the content of ``evaluation.json``."""
-    return json.dumps(report, indent=1) + "\n"
+def save_evaluation(path: Path, evaluation: Evaluation, **about: Any) -> None:
+    """Write :func:`evaluation_report` to ``path``."""
+    report = evaluation_report(evaluation, **about)
+    write_text(path, json.dumps(report, indent=1) + "\n")
 
 
 def _play(
@@ -149,7 +171,8 @@ def _play(
     observations = {i: env.reset(seed=seeds[i])[0] for i, env in enumerate(envs)}
     while playing:
         order = list(playing)
-        actions = actor(stack_observations([observations[i] for i in order]))
+        attend(actor, order, [lengths[playing[i]] == 0 for i in order])
+        actions = actor(_stack([observations[i] for i in order]))
         for i, action in zip(order, actions, strict=True):
             episode = playing[i]
             observations[i], reward, terminated, truncated, _ = envs[i].step(action)
@@ -176,8 +199,7 @@ def _is_finite(observation: Any) -> bool:
     return all(np.isfinite(part).all() for part in parts if np.asarray(part).dtype.kind == "f")
 
 
-def stack_observations(observations: Sequence[Any]) -> Any:
-    """Return a batch of observations, by key for a Dict space."""
+def _stack(observations: Sequence[Any]) -> Any:
     if isinstance(observations[0], dict):
         return {key: np.stack([o[key] for o in observations]) for key in observations[0]}
     return np.stack(observations)

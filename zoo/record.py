@@ -111,8 +111,8 @@ def _run(args: argparse.Namespace) -> None:
     imageio = _imageio()
     prepare_rendering()
     with drawing_errors():
-        agent = load_trained(args.agent, args.checkpoint, packages=args.gym_packages)
-    torch.set_num_threads(agent.n_threads)
+        agent = load_trained(args.agent, args.checkpoint)
+    torch.set_num_threads(agent.config.n_threads)
     torch.manual_seed(seeds[0])
     env = _make_env(agent, size)
     try:
@@ -166,13 +166,14 @@ def _fps(args: argparse.Namespace, env_fps: int) -> int:
 
 
 def _make_env(agent: TrainedAgent, size: dict[str, int]) -> gym.Env[Any, Any]:
-    env = make_drawn_env(agent.env_id, agent.env_kwargs, "rgb_array")
+    config = agent.config
+    env = make_drawn_env(config.env_id, config.env_kwargs, "rgb_array")
     if not size:
         return env
     env.close()
     if not is_mujoco_env(env):
-        raise ConfigError(f"{agent.env_id} draws in one size only; leave --size out.")
-    return make_drawn_env(agent.env_id, {**agent.env_kwargs, **size}, "rgb_array")
+        raise ConfigError(f"{config.env_id} draws in one size only; leave --size out.")
+    return make_drawn_env(config.env_id, {**config.env_kwargs, **size}, "rgb_array")
 
 
 def _play(
@@ -182,7 +183,6 @@ def _play(
     seeds: Sequence[int],
     camera: _Camera,
 ) -> list[PlayedEpisode]:
-    act = agent.single_actor(deterministic=not args.stochastic)
     limits = [n for n in (args.max_steps, env.spec and env.spec.max_episode_steps) if n]
     with tqdm(
         total=len(seeds) * min(limits) if limits else None,
@@ -198,7 +198,13 @@ def _play(
             bar.update()
 
         return [
-            play_episode(env, act, seed, max_steps=args.max_steps, on_frame=on_frame)
+            play_episode(
+                env,
+                agent.single_actor(deterministic=not args.stochastic),
+                seed,
+                max_steps=args.max_steps,
+                on_frame=on_frame,
+            )
             for seed in seeds
         ]
 
