@@ -9,12 +9,12 @@
     │   └── ObservationError      an observation that does not fit the agent
     ├── RunFolderError            a run folder that cannot be written, read or resumed
     ├── BundleError               a bundle that is damaged, unsafe or not one of ours
-    ├── VerificationError         an agent that is not what is published about it
     ├── ExportError               an agent that cannot be written as ONNX or C
     ├── HubError                  a hub that does not do what was asked of it
     │   ├── AgentNotFound         no such agent or revision, or it is kept from this user
     │   ├── AccessDenied          no token, a wrong one, or one without the right
     │   └── HubUnreachable        offline, and not in the cache
+    ├── WorkerCrashed             a process that trains has died
     ├── MissingDependency         an optional package or system library that is not installed
     └── DisplayError              nothing to draw on
 
@@ -42,7 +42,7 @@ __all__ = [
     "ObservationError",
     "RunFolderError",
     "UnknownName",
-    "VerificationError",
+    "WorkerCrashed",
     "nearest_match",
 ]
 
@@ -94,10 +94,6 @@ class BundleError(NaturalZooError):
     """A bundle that is damaged, unsafe or not one of ours; nothing in it has been run."""
 
 
-class VerificationError(NaturalZooError):
-    """An agent that is not what is published about it: episodes, weights and ONNX files differ."""
-
-
 class ExportError(NaturalZooError):
     """An agent that cannot be written as ONNX or C."""
 
@@ -116,6 +112,10 @@ class AccessDenied(HubError):
 
 class HubUnreachable(HubError):
     """The hub cannot be reached, and the cache does not hold what was asked for."""
+
+
+class WorkerCrashed(NaturalZooError):
+    """A process that trains has died; which one and why is in the message."""
 
 
 class MissingDependency(NaturalZooError):

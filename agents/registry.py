@@ -29,6 +29,7 @@ _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 # Ours are named here too, so that a checkout that was never installed has them.
 _OURS = {
     "a2c": "agents.a2c:A2C",
+    "a3c": "agents.a3c:A3C",
     "npg": "agents.npg:NPG",
     "ppo": "agents.ppo:PPO",
     "ppo_kl": "agents.ppo_kl:PPOKL",

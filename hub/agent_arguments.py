@@ -36,7 +36,7 @@ __all__ = [
 _NOT_IN_FILES = frozenset(
     (
         *("policy", "env", "policy_kwargs", "tensorboard_log", "verbose", "device"),
-        *("_init_setup_model", "monitor_wrapper", "support_multi_env", "sde_support"),
+        *("worker_env", "_init_setup_model", "monitor_wrapper", "support_multi_env", "sde_support"),
         *("supported_action_spaces", "rollout_buffer_class", "rollout_buffer_kwargs"),
     )
 )
@@ -65,7 +65,7 @@ def arguments_to_json(model: BaseAlgorithm) -> dict[str, Any]:
     _check_buffers(model)
     arguments = {}
     for name in _algorithm_parameters(type(model)):
-        if name in REPLAY_ARGUMENTS or name in _NOT_KEPT:
+        if name in REPLAY_ARGUMENTS or (name in _NOT_KEPT and not hasattr(model, name)):
             continue
         for attribute in (name, f"_{name}"):
             if hasattr(model, attribute):

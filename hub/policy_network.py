@@ -180,7 +180,7 @@ class _Half(nn.Module):
 
 
 def _refuse_recurrent(policy: BasePolicy) -> None:
-    if any("lstm" in name for name, _ in policy.named_children()):
+    if any(isinstance(module, nn.RNNBase | nn.RNNCellBase) for module in policy.modules()):
         raise ExportError(
             f"{type(policy).__name__} is recurrent: its action depends on more than the "
             "observation, which `obs` → `actions` cannot say; train with MlpPolicy, or give it "

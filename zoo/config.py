@@ -32,6 +32,7 @@ __all__ = ["RunConfig", "resolve_config"]
 
 _MAX_SEED = 2**32 - 1  # NumPy's global generator takes no more
 _MAX_CHOSEN_SEED = 2**31 - 2**16  # EnvPool counts up from the seed in a signed 32-bit integer
+_CPU_POLICIES = ("MlpPolicy", "MlpLstmPolicy")  # too small for a GPU to be faster
 _COUNTS = (
     "n_timesteps",
     "n_envs",
@@ -166,7 +167,7 @@ def resolve_config(
     :param seed: None chooses one, which is recorded.
     :param vec_env: the backend, already resolved, or to be put in by ``dataclasses.replace``.
     :param eval_freq: None or below 1 for never; so are ``save_freq`` and ``log_interval``.
-    :param device: ``auto`` is the CPU for ``MlpPolicy``, where it is faster than a GPU.
+    :param device: ``auto`` is the CPU for ``Mlp…`` policies, where it is faster than a GPU.
     :raises UnknownName: no such algorithm, entry, policy or key.
     :raises ConfigError: a value cannot be used.
     """
@@ -205,7 +206,7 @@ def _period(value: int | None) -> int | None:
 
 def _device(name: str, policy: str) -> str:
     if name == "auto":
-        return "cpu" if policy == "MlpPolicy" else str(get_device("auto"))
+        return "cpu" if policy in _CPU_POLICIES else str(get_device("auto"))
     try:
         device = torch.device(name)
     except RuntimeError as error:

@@ -92,6 +92,7 @@ _SUPPLIED = {
     "seed": "Give the seed with --seed.",
     "device": "Give the device with --device.",
     "tensorboard_log": "Give the folder with --tensorboard-log.",
+    "worker_env": "Workers make the environment of --env with --env-kwargs.",
     "verbose": "Leave it out: the command line decides what is printed.",
     "_init_setup_model": "",
 }

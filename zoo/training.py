@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -18,8 +19,8 @@ from stable_baselines3.common.vec_env import (
     unwrap_vec_normalize,
 )
 
-from agents.errors import EnvironmentFault, NaturalZooError, RunFolderError
-from agents.registry import algorithm_class
+from agents.errors import EnvironmentFault, NaturalZooError, RunFolderError, WorkerCrashed
+from agents.registry import algorithm_class, constructor_parameters
 from agents.rollout_normalize import RolloutNormalize
 from hub.atomic import write_bytes
 from zoo.agent_file import load_agent_file
@@ -28,7 +29,7 @@ from zoo.config import RunConfig
 from zoo.logs import TrackingOptions, make_logger
 from zoo.runs import RunFolder
 from zoo.segments import Resumption, TrainingState, set_statistics
-from zoo.training_env import make_training_env
+from zoo.training_env import EpisodeRecorder, make_training_env, worker_env_recipe
 
 __all__ = ["Interrupted", "Training", "build_model", "find_resumption", "prepare", "train"]
 
@@ -39,13 +40,11 @@ class Interrupted(Exception):
     """Training was asked to stop; what was learnt is saved.
 
     :param checkpoint: the file, None if nothing had been learnt yet.
-    :param is_final: whether training had come to its end: only the evaluation is missing.
     """
 
-    def __init__(self, checkpoint: Path | None, *, is_final: bool = False) -> None:
+    def __init__(self, checkpoint: Path | None) -> None:
         super().__init__(str(checkpoint))
         self.checkpoint = checkpoint
-        self.is_final = is_final
 
 
 def find_resumption(run: RunFolder) -> Resumption | None:
@@ -111,6 +110,7 @@ class Training:
         :param progress: show a progress bar on standard error.
         :raises Interrupted: the process was asked to stop; what was learnt is saved.
         :raises EnvironmentFault: an environment has died or breaks its contract.
+        :raises WorkerCrashed: a process that trains has died.
         """
         if self.model.num_timesteps >= self.config.n_timesteps and self.resumption is not None:
             set_statistics(self.model, self.resumption.file)  # nothing left but the evaluation
@@ -118,6 +118,8 @@ class Training:
             return
         stop = StopSignal()
         callbacks: list[BaseCallback] = [self.between_rollouts, stop]
+        if getattr(self.model, "has_worker_processes", False):
+            callbacks.insert(0, EpisodeRecorder())
         with stop.listening(), ExitStack() as bar:
             if progress:
                 shown = ProgressBar(
@@ -131,7 +133,7 @@ class Training:
             self.between_rollouts.finish()
             _save_for_rl_zoo(self.run, self.model)
         if stop.requested:  # too late to stop training, in time to skip the final evaluation
-            raise Interrupted(self.run.final_model, is_final=True)
+            raise Interrupted(self.run.final_model)
 
     def _learn(self, callbacks: list[BaseCallback], stop: StopSignal) -> None:
         try:
@@ -141,6 +143,10 @@ class Training:
                 log_interval=_NEVER,  # BetweenRollouts writes the log
                 reset_num_timesteps=False,
             )
+        except WorkerCrashed:
+            stop.cut_short = stop.arrives_within(1.0)  # a scheduler's signal ended it, too
+            if not stop.cut_short:
+                raise
         except (EOFError, ConnectionError) as error:
             # A scheduler's signal ends the environments' processes, too, maybe before this one.
             stop.cut_short = stop.arrives_within(1.0)
@@ -216,7 +222,15 @@ def build_model(config: RunConfig, env: VecEnv) -> BaseAlgorithm:
             seed=config.seed,
             device=config.device,
             **config.agent_kwargs(),
+            **_worker_kwargs(config),
         )
+
+
+def _worker_kwargs(config: RunConfig) -> dict[str, Any]:
+    """Return how workers make their environments, for an algorithm that has workers."""
+    if "worker_env" not in constructor_parameters(algorithm_class(config.algo)):
+        return {}
+    return {"worker_env": worker_env_recipe(config)}
 
 
 def _save_for_rl_zoo(run: RunFolder, model: BaseAlgorithm) -> None:

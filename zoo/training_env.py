@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
 
 from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import ResultsWriter
 from stable_baselines3.common.vec_env import (
     SubprocVecEnv,
@@ -17,6 +20,7 @@ from stable_baselines3.common.vec_env import (
     VecEnvWrapper,
     VecMonitor,
     VecNormalize,
+    unwrap_vec_wrapper,
 )
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
@@ -27,8 +31,7 @@ from zoo.envs import make_vec_env
 from zoo.runs import RunFolder
 from zoo.segments import Resumption
 
-__all__ = ["make_training_env"]
-
+__all__ = ["EpisodeRecorder", "make_training_env", "worker_env_recipe"]
 
 _TIMESTEPS = "timesteps"
 
@@ -53,6 +56,38 @@ class _TimestepCounter(VecEnvWrapper):
         for index in dones.nonzero()[0]:
             infos[index][_TIMESTEPS] = self._n_timesteps
         return obs, rewards, dones, infos
+
+
+class EpisodeRecorder(BaseCallback):
+    """Writes the episodes of an algorithm that steps environments in processes of its own.
+
+    They pass by the monitor around the algorithm's environments, which nobody steps.
+    """
+
+    def _on_step(self) -> bool:
+        for info in self.locals["infos"]:
+            if "episode" in info:
+                self._write(info["episode"])
+        return True
+
+    def _write(self, episode: dict[str, Any]) -> None:
+        monitor = unwrap_vec_wrapper(self.training_env, VecMonitor)
+        if monitor is None or monitor.results_writer is None:
+            return
+        row = {name: episode[name] for name in ("r", "l")}
+        row["t"] = round(time.time() - monitor.t_start, 6)
+        monitor.results_writer.write_row(row | {_TIMESTEPS: self.model.num_timesteps})
+
+
+def worker_env_recipe(config: RunConfig) -> Callable[[], VecEnv]:
+    """Return what makes the environments of one worker, in the worker's process.
+
+    As many as the run has, in one thread: there is a process per worker already.
+    """
+    backend = "dummy" if config.vec_env == "subproc" else config.vec_env
+    return functools.partial(
+        make_vec_env, config.env_id, config.n_envs, None, backend, config.env_kwargs, 1
+    )
 
 
 def make_training_env(

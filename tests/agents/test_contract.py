@@ -136,6 +136,7 @@ def test_it_acts_and_learns_in_each_space(name: str, kind: str) -> None:
 
 LEARNING: dict[str, tuple[int, dict[str, Any]]] = {
     "a2c": (10_000, {"n_steps": 5, "learning_rate": 4e-3}),
+    "a3c": (10_000, {"n_steps": 5, "learning_rate": 4e-3}),
     "npg": (8_000, {"target_kl": 0.02}),
     "ppo": (8_000, {"learning_rate": 3e-3}),
     "ppo_kl": (8_000, {"learning_rate": 3e-3, "target_kl": 0.03}),
@@ -160,6 +161,7 @@ def test_it_learns_to_repeat_the_observation(name: str) -> None:
 
 
 OURS: dict[str, dict[str, Any]] = {
+    "a3c": {"n_steps": 8, "learning_rate": 4e-3, "ent_coef": 0.0},
     "npg": {"target_kl": 0.05},
     "ppo_kl": {"learning_rate": 3e-3, "target_kl": 0.05},
     "trpo": {"target_kl": 0.05},

@@ -18,7 +18,7 @@ ROOT = Path(agents.__file__).parents[1]
 
 
 def test_public_names() -> None:
-    assert agents.__all__ == ["A2C", "NPG", "PPO", "PPOKL", "TRPO"]
+    assert agents.__all__ == ["A2C", "A3C", "NPG", "PPO", "PPOKL", "TRPO"]
     for name in agents.__all__:
         assert getattr(agents, name).__name__ == name
 
@@ -86,6 +86,7 @@ MODULES = sorted(
 )
 WITH_EXAMPLES = {
     "agents",
+    "agents.a3c.a3c",
     "agents.functional.conjugate_gradient",
     "agents.functional.off_policy",
     "agents.npg",

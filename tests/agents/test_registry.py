@@ -25,16 +25,18 @@ ROOT = Path(agents.__file__).parents[1]
 
 
 def test_ours_are_registered_as_themselves() -> None:
-    for name in ("a2c", "npg", "ppo", "ppo_kl", "trpo"):
+    for name in ("a2c", "a3c", "npg", "ppo", "ppo_kl", "trpo"):
         assert algorithm_class(name) is getattr(agents, name.upper().replace("_", ""))
     assert issubclass(algorithm_class("ppo"), stable_baselines3.PPO)
     assert issubclass(algorithm_class("a2c"), stable_baselines3.A2C)
     assert algorithm_names() == sorted(algorithm_names())
 
 
-@pytest.mark.parametrize(("typed", "meant"), [("tpro", "trpo"), ("NPG", "npg"), ("a3c", "a2c")])
+@pytest.mark.parametrize(("typed", "meant"), [("tpro", "trpo"), ("NPG", "npg"), ("a2", "a2c")])
 def test_an_unknown_name_suggests_the_nearest(typed: str, meant: str) -> None:
-    with pytest.raises(UnknownName, match=rf"'{typed}'\. Did you mean '{meant}'\? Known: a2c, npg"):
+    with pytest.raises(
+        UnknownName, match=rf"'{typed}'\. Did you mean '{meant}'\? Known: a2c, a3c, npg"
+    ):
         algorithm_class(typed)
 
 

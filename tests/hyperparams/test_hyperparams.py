@@ -16,7 +16,7 @@ from zoo.hyperparameters import (
     resolve_hyperparameters,
 )
 
-ALGORITHMS = ("a2c", "npg", "ppo", "ppo_kl", "trpo")
+ALGORITHMS = ("a2c", "a3c", "npg", "ppo", "ppo_kl", "trpo")
 BOTH_VERSIONS = [
     "Ant",
     "HalfCheetah",
@@ -48,6 +48,8 @@ PUBLISHED = [
     ("ppo_kl", "HalfCheetah-v4", "target_kl", 0.02),
     ("a2c", "Swimmer-v5", "gamma", 0.9999),
     ("a2c", "Ant-v4", "ent_coef", 0.01),
+    ("a3c", "Walker2d-v5", "n_workers", 4),
+    ("a3c", "CartPole-v1", "normalize_advantage", True),
 ]
 
 
@@ -79,7 +81,7 @@ def test_entry_fits_its_algorithm(algo: str, env_id: str) -> None:
     assert 100_000 <= tuned.n_timesteps <= 1_000_000
     n_samples = tuned.agent["n_steps"] * tuned.n_envs
     assert n_samples % tuned.agent.get("batch_size", n_samples) == 0
-    classic = {"CartPole-v1"} if algo == "a2c" else {"CartPole-v1", "Pendulum-v1"}
+    classic = {"CartPole-v1"} if algo in ("a2c", "a3c") else {"CartPole-v1", "Pendulum-v1"}
     assert (tuned.normalize is None) == (env_id in classic)
     assert env_id in gymnasium.registry
 

@@ -18,8 +18,8 @@ THEIRS = [
     *(("stable-baselines3", algo) for algo in ("a2c", "dqn", "ppo", "sac", "td3")),
     *(("sb3-contrib", algo) for algo in ("tqc", "trpo")),
 ]
-# Their experience, or the order of their processes, is not in a bundle.
-NOT_REPEATABLE = ("a3c", "off_pac")
+# Its experience is not in a bundle.
+NOT_REPEATABLE = ("off_pac",)
 VEC_NORMALIZE = {"clip_obs": 4.0, "gamma": 0.9}
 NO_DISCRETE = ("sac", "td3", "tqc")
 

@@ -12,6 +12,7 @@ from sb3_contrib import RecurrentPPO
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.policies import ActorCriticPolicy
 
+from agents.a3c import A3C
 from agents.errors import ExportError
 from hub.onnx_export import build_policy_onnx
 from hub.onnx_heads import action_bounds
@@ -35,8 +36,9 @@ def test_observations_that_do_not_start_at_zero() -> None:
         build_policy_onnx(policy)
 
 
-def test_recurrent(agents: Any) -> None:
-    model = RecurrentPPO("MlpLstmPolicy", agents.World("vector", "box"), device="cpu")
+@pytest.mark.parametrize("algorithm", [RecurrentPPO, A3C])
+def test_recurrent(agents: Any, algorithm: Any) -> None:
+    model = algorithm("MlpLstmPolicy", agents.World("vector", "box"), device="cpu")
     with pytest.raises(ExportError, match=r"is recurrent: .*FrameStackObservation"):
         build_policy_onnx(model.policy)
 
