@@ -152,7 +152,7 @@ class MujocoVecEnv(VecEnv):
 
 
 # Waking a thread takes 30 to 70 µs on the machines seen; a share of work must be worth it.
-_LEAST_SECONDS_PER_THREAD = 250e-6
+_LEAST_SECONDS_PER_THREAD = 150e-6
 
 
 def _threads_that_pay(envs: list[Any]) -> int:
