@@ -9,6 +9,7 @@
     │   └── ObservationError      an observation that does not fit the agent
     ├── RunFolderError            a run folder that cannot be written, read or resumed
     ├── BundleError               a bundle that is damaged, unsafe or not one of ours
+    ├── VerificationError         an agent that is not what is published about it
     ├── ExportError               an agent that cannot be written as ONNX or C
     ├── HubError                  a hub that does not do what was asked of it
     │   ├── AgentNotFound         no such agent or revision, or it is kept from this user
@@ -42,6 +43,7 @@ __all__ = [
     "ObservationError",
     "RunFolderError",
     "UnknownName",
+    "VerificationError",
     "WorkerCrashed",
     "nearest_match",
 ]
@@ -92,6 +94,10 @@ class RunFolderError(NaturalZooError):
 
 class BundleError(NaturalZooError):
     """A bundle that is damaged, unsafe or not one of ours; nothing in it has been run."""
+
+
+class VerificationError(NaturalZooError):
+    """An agent that is not what is published about it: episodes, weights and ONNX files differ."""
 
 
 class ExportError(NaturalZooError):

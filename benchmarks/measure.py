@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from typing import Any
 
 from hub.atomic import write_text
 from hub.versions import installed_versions
+from zoo import provenance
 
 __all__ = [
     "RESULTS",
@@ -89,16 +89,12 @@ def summary(values: Mapping[str, list[float]]) -> dict[str, dict[str, Any]]:
 
 def machine() -> dict[str, Any]:
     """Return what is worth knowing about this machine and its load."""
-    model = ""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        lines = cpuinfo.read_text().splitlines()
-        model = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "")
+    here = provenance.machine()
     return {
-        "processor": model or platform.processor(),
+        "processor": here["processor"],
         "cores": os.cpu_count(),
         "load_average": [round(x, 2) for x in os.getloadavg()],
-        "system": f"{platform.system()} {platform.machine()}",
+        "system": f"{here['system']} {here['architecture']}",
         "versions": installed_versions(),
     }
 

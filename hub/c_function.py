@@ -27,7 +27,7 @@ _ACTIVATIONS: dict[type[nn.Module], str] = {
     nn.LeakyReLU: "x > 0.0 ? x : {negative_slope} * x",
     nn.ReLU: "x > 0.0 ? x : 0.0",
     nn.ReLU6: "x < 0.0 ? 0.0 : (x > 6.0 ? 6.0 : x)",
-    nn.SiLU: "x * (1.0 / (1.0 + exp(-x)))",
+    nn.SiLU: "x / (1.0 + exp(-x))",
     nn.Sigmoid: "1.0 / (1.0 + exp(-x))",
     nn.Tanh: "tanh(x)",
 }

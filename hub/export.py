@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from agents.errors import BundleError, RunFolderError
+from agents.errors import BundleError
 from hub.atomic import write_bytes
 from hub.bundle import Bundle
 from hub.command_line import execute, make_parser, say
-from hub.locate import BUNDLE_FOLDER, locate
+from hub.locate import locate
 from hub.portable_agent import PortableAgent
 
 __all__ = ["main"]
@@ -84,12 +84,7 @@ def _open(agent: str) -> Bundle:
         raise BundleError(
             f"{agent} is exported already; give the run folder or the bundle that it came from."
         )
-    if found.bundle is None:
-        raise RunFolderError(
-            f"{found.path} has no {BUNDLE_FOLDER}/ yet: that is written when training ends. "
-            f"Type: python -m zoo.train --resume {found.path}"
-        )
-    return Bundle.open(found.bundle)
+    return Bundle.open(found.require_bundle())
 
 
 if __name__ == "__main__":

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from agents.errors import BundleError, RunFolderError, UnknownName, nearest_match
+from agents.errors import BundleError, ConfigError, RunFolderError, UnknownName, nearest_match
+from hub.bundle_folder import AGENT
 
 __all__ = [
+    "AGENT",
     "BUNDLE_FOLDER",
-    "MANIFEST",
     "Located",
     "locate",
     "onnx_path",
@@ -30,8 +31,6 @@ __all__ = [
     "settings_folders",
 ]
 
-MANIFEST = "agent.json"
-"""What makes a folder a bundle."""
 BUNDLE_FOLDER = "bundle"
 """Where a run keeps its bundle."""
 PUBLISHED = Path(__file__).resolve().parents[1] / "pretrained"
@@ -60,7 +59,26 @@ class Located:
     def bundle(self) -> Path | None:
         """Folder of the bundle; None for a single file and a run that has none yet."""
         folder = {"onnx": None, "bundle": self.path, "run": self.path / BUNDLE_FOLDER}[self.kind]
-        return folder if folder is not None and (folder / MANIFEST).is_file() else None
+        return folder if folder is not None and (folder / AGENT).is_file() else None
+
+    def require_bundle(self) -> Path:
+        """Return the folder of the bundle.
+
+        :raises RunFolderError: the run has none yet.
+        :raises ConfigError: it is a single file.
+        """
+        bundle = self.bundle
+        if bundle is not None:
+            return bundle
+        if self.kind == "onnx":
+            raise ConfigError(
+                f"'{self.path}' is a single file without episodes or weights beside it. Give the "
+                "agent's bundle or run folder."
+            )
+        raise RunFolderError(
+            f"{self.path} has no {BUNDLE_FOLDER}/ yet: that is written when training ends. "
+            f"Type: python -m zoo.train --resume {self.path}"
+        )
 
 
 def locate(agent: str | Path) -> Located:
@@ -75,18 +93,18 @@ def locate(agent: str | Path) -> Located:
         if not path.is_file():
             raise BundleError(f"There is no file '{agent}'.{_nearest_path(path)}")
         return Located("onnx", path)
-    if (path / MANIFEST).is_file():
+    if (path / AGENT).is_file():
         return Located("bundle", path)
     if settings_folders(path):
         return Located("run", path)
     if path.is_dir():
         raise RunFolderError(
             f"'{agent}' is not a run folder and not a bundle: it has neither ENV/config.yml nor "
-            f"{MANIFEST}. Give a folder such as logs/npg/Walker2d-v4_1."
+            f"{AGENT}. Give a folder such as logs/npg/Walker2d-v4_1."
         )
     name = str(agent)
     if _NAME.fullmatch(name):
-        if (PUBLISHED / name / MANIFEST).is_file():
+        if (PUBLISHED / name / AGENT).is_file():
             return Located("bundle", PUBLISHED / name)
         raise UnknownName("agent", name, published_agents(), _WHAT_WORKS)
     # Where an agent of the Hugging Face Hub, ORG/NAME[@REVISION], will be looked for.
@@ -100,12 +118,12 @@ def locate(agent: str | Path) -> Located:
 def settings_folders(run: Path) -> list[Path]:
     """Return the folders ``ENV/`` with ``config.yml`` in what may be a run folder: one if it is."""
     folders = sorted(config.parent for config in run.glob("*/config.yml"))
-    return [folder for folder in folders if not (folder / MANIFEST).is_file()]  # those are bundles
+    return [folder for folder in folders if not (folder / AGENT).is_file()]  # those are bundles
 
 
 def published_agents() -> list[str]:
     """Return the names of the published agents that this installation carries."""
-    return sorted(manifest.parent.name for manifest in PUBLISHED.glob(f"*/{MANIFEST}"))
+    return sorted(manifest.parent.name for manifest in PUBLISHED.glob(f"*/{AGENT}"))
 
 
 def onnx_path(agent: str | Path, *, float64: bool = False) -> Path:
@@ -118,12 +136,7 @@ def onnx_path(agent: str | Path, *, float64: bool = False) -> Path:
     found = locate(agent)
     if found.kind == "onnx":
         return found.path
-    bundle = found.bundle
-    if bundle is None:
-        raise RunFolderError(
-            f"{found.path} has no {BUNDLE_FOLDER}/ yet: that is written when training ends. "
-            f"Type: python -m zoo.train --resume {found.path}"
-        )
+    bundle = found.require_bundle()
     path = bundle / _ONNX_FILES[float64]
     if not path.is_file():
         raise BundleError(

@@ -149,7 +149,7 @@ def parse_manifest(content: bytes, where: str = AGENT) -> Manifest:
         arguments=_plain_mapping(fields["arguments"], "arguments"),
         policy_kwargs=_plain_mapping(fields["policy_kwargs"], "policy_kwargs"),
         observation_space=observation_space,
-        action_space=space_from_json(fields["action_space"], "action_space"),
+        action_space=_action_space(fields["action_space"]),
         transposed_images=_transposed(fields["transposed_images"], observation_space),
         env_id=_named(environment["id"], "environment.id", _ENV_ID, longest=128),
         env_kwargs=check_env_kwargs(environment["kwargs"], "environment.kwargs"),
@@ -184,6 +184,13 @@ def _named(value: object, where: str, pattern: re.Pattern[str], longest: int = _
 def _plain_mapping(value: object, where: str) -> dict[str, Any]:
     plain: dict[str, Any] = check_plain(read.mapping(value, where, optional=None), where)
     return plain
+
+
+def _action_space(value: object) -> Space:
+    space = space_from_json(value, "action_space")
+    if isinstance(space, spaces.Dict):
+        raise BundleError("action_space is a Dict; an agent acts in a single space.")
+    return space
 
 
 def _transposed(value: object, space: Space) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from hub.onnx_graph import GraphBuilder, Tensor
 
-__all__ = ["ACTIVATIONS", "emit_clip"]
+__all__ = ["ACTIVATIONS", "emit_clip", "emit_one_and_exp"]
 
 Activation = Callable[[GraphBuilder, Any, Tensor, str], Tensor]
 
@@ -49,9 +49,19 @@ def _elu(builder: GraphBuilder, module: nn.ELU, value: Tensor, scope: str) -> Te
 
 
 def _silu(builder: GraphBuilder, module: nn.SiLU, value: Tensor, scope: str) -> Tensor:
-    """``x sigmoid(x)``."""
-    gate = builder.node("Sigmoid", [value], f"{scope}/gate", value.shape)
-    return builder.node("Mul", [value, gate], scope, value.shape)
+    """``x / (1 + exp(−x))``.
+
+    As ``x sigmoid(x)`` ONNX Runtime up to 1.20 would fuse it into an operator without float64.
+    """
+    return builder.node("Div", [value, emit_one_and_exp(builder, value, scope)], scope, value.shape)
+
+
+def emit_one_and_exp(builder: GraphBuilder, value: Tensor, scope: str) -> Tensor:
+    """Return ``1 + exp(−x)``, what the logistic function divides by."""
+    one = builder.real("one", 1.0)
+    negated = builder.node("Neg", [value], f"{scope}/negated", value.shape)
+    grown = builder.node("Exp", [negated], f"{scope}/exp", value.shape)
+    return builder.node("Add", [grown, one], f"{scope}/one_and_exp", value.shape)
 
 
 def _leaky_relu(builder: GraphBuilder, module: nn.LeakyReLU, value: Tensor, scope: str) -> Tensor:

@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from agents.errors import BundleError, MissingDependency
 from hub import strict_json
+from hub.bundle_folder import AGENT, MAX_AGENT_BYTES, digest_bytes, read_file
 from hub.onnx_safety import MAX_ONNX_BYTES, check_onnx
+from hub.plain_data import check_env_kwargs
 
 __all__ = ["OnnxFile", "OnnxInput"]
 
@@ -73,10 +75,21 @@ class OnnxFile:
     def open(cls, path: Path) -> OnnxFile:
         """Read a file, check it and make it ready to compute.
 
-        :raises BundleError: it is missing, damaged, unsafe or not one of ours.
+        :raises BundleError: it is missing, damaged, unsafe or not one of ours, or it is not the one
+            that ``agent.json`` beside it lists.
         :raises MissingDependency: ONNX Runtime is not installed.
         """
         content = _read(path)
+        _check_digest(path, content)
+        return cls.from_bytes(content, path)
+
+    @classmethod
+    def from_bytes(cls, content: bytes, path: Path) -> OnnxFile:
+        """Check a file's content and make it ready to compute; ``path`` names it in messages.
+
+        :raises BundleError: it is damaged, unsafe or not one of ours.
+        :raises MissingDependency: ONNX Runtime is not installed.
+        """
         check_onnx(content, str(path))
         session = _make_session(content, path)
         reader = _Metadata(session.get_modelmeta().custom_metadata_map, path)
@@ -118,6 +131,28 @@ def _read(path: Path) -> bytes:
             return file.read(MAX_ONNX_BYTES + 1)
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _check_digest(path: Path, content: bytes) -> None:
+    """Compare a file of a bundle with what ``agent.json`` says about it.
+
+    A stranger could change both; what it finds is damage, and files of two bundles mixed up.
+    """
+    manifest = path.parent / AGENT
+    if not manifest.is_file():
+        return
+    files = strict_json.mapping(
+        strict_json.parse(read_file(path.parent, AGENT, MAX_AGENT_BYTES), str(manifest)),
+        str(manifest),
+        optional=None,
+    ).get("files")
+    record = files.get(path.name) if isinstance(files, dict) else None
+    digest = record.get("sha256") if isinstance(record, dict) else None
+    if digest != digest_bytes(content).sha256:
+        raise BundleError(
+            f"{path} is not the file that {AGENT} beside it lists: it was changed or damaged. Get "
+            "the bundle again."
+        )
 
 
 def _make_session(content: bytes, path: Path) -> Any:
@@ -199,11 +234,7 @@ class _Metadata:
     def arguments(self, key: str) -> dict[str, Any]:
         """Return keyword arguments, empty if there are none."""
         value = self.json(key)
-        if value is None:
-            return {}
-        if not isinstance(value, dict):
-            raise self._unreadable(key)
-        return value
+        return {} if value is None else check_env_kwargs(value, f"'{key}' of {self._path}")
 
     def seconds(self, key: str) -> float | None:
         """Return a duration, None if there is none."""

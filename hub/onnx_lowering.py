@@ -12,6 +12,7 @@ import onnx
 from onnx import helper
 
 from agents.errors import ExportError
+from hub.onnx_activations import emit_one_and_exp
 from hub.onnx_convolution import Convolution, emit_convolution
 from hub.onnx_graph import GraphBuilder, Tensor
 
@@ -131,8 +132,17 @@ def _global_average(builder: GraphBuilder, traced: TracedNode, scope: str) -> Te
     return builder.node("ReduceMean", [image], f"{scope}/average", shape, axes=axes, keepdims=1)
 
 
+def _sigmoid(builder: GraphBuilder, traced: TracedNode, scope: str) -> Tensor:
+    """As a quotient: a product with its input would be fused, see :mod:`hub.onnx_activations`."""
+    value = Tensor(traced.names[0], traced.shapes[0] or ())
+    one = builder.real("one", 1.0)
+    divisor = emit_one_and_exp(builder, value, f"{scope}/sigmoid")
+    return builder.node("Div", [one, divisor], f"{scope}/sigmoid", value.shape)
+
+
 _LOWERED: Mapping[str, Callable[[GraphBuilder, TracedNode, str], Tensor]] = {
     "Conv": _conv,
     "Gemm": _gemm,
     "GlobalAveragePool": _global_average,
+    "Sigmoid": _sigmoid,
 }

@@ -54,14 +54,26 @@ class OnnxPolicy:
     def __init__(
         self, agent: str | Path, *, float64: bool = False, check_range: bool = True
     ) -> None:
-        self._file = OnnxFile.open(onnx_path(agent, float64=float64))
+        self._open(OnnxFile.open(onnx_path(agent, float64=float64)), check_range)
+
+    @classmethod
+    def from_bytes(
+        cls, content: bytes, *, name: str = "policy.onnx", check_range: bool = True
+    ) -> OnnxPolicy:
+        """Return the policy of a file that is in memory; ``name`` stands for it in messages."""
+        policy = cls.__new__(cls)
+        policy._open(OnnxFile.from_bytes(content, Path(name)), check_range)
+        return policy
+
+    def _open(self, file: OnnxFile, check_range: bool) -> None:
+        self._file = file
         self._checks = {
             entry.name: ObservationCheck(
                 entry.name,
                 *((entry.mean, entry.std) if check_range else (None, None)),
                 entry.elements,
             )
-            for entry in self._file.inputs
+            for entry in file.inputs
         }
         # By the shape of the observation, or for a Dict by its number of rows.
         self._calls: dict[Any, _Call] = {}

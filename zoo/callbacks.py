@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -28,7 +28,7 @@ from hub.seeding import PERIODIC_EVALUATION_SEED, evaluation_seeds
 from hub.vec_normalize import normalizer_of
 from zoo.agent_file import save_agent_file
 from zoo.config import RunConfig
-from zoo.evaluation import Evaluation, evaluate, policy_actor
+from zoo.evaluation import Actor, Evaluation, evaluate, policy_actor
 from zoo.runs import RunFolder
 from zoo.segments import (
     Boundary,
@@ -48,29 +48,27 @@ __all__ = [
     "StopSignal",
     "evaluate_model",
     "load_evaluations",
+    "model_actor",
     "progress_bar",
     "save_evaluations",
 ]
 
 
-def evaluate_model(
-    model: Any,
-    config: RunConfig,
-    *,
-    seed: int,
-    n_episodes: int,
-    on_episode: Callable[[], object] | None = None,
-) -> Evaluation:
-    """Play whole episodes on Gymnasium with the model's frozen statistics, deterministically."""
+def model_actor(model: Any) -> Actor:
+    """Return the deterministic actor with the model's statistics as they stand now."""
     wrapper = unwrap_vec_normalize(training_env(model))
     normalizer = None if wrapper is None else normalizer_of(wrapper)
+    return policy_actor(model.policy, normalizer, deterministic=True)
+
+
+def evaluate_model(model: Any, config: RunConfig, *, seed: int, n_episodes: int) -> Evaluation:
+    """Play whole episodes on Gymnasium with the model's frozen statistics, deterministically."""
     return evaluate(
-        policy_actor(model.policy, normalizer, deterministic=True),
+        model_actor(model),
         config.env_id,
         seeds=evaluation_seeds(seed, n_episodes),
         n_envs=config.n_eval_envs,
         env_kwargs=config.env_kwargs,
-        on_episode=on_episode,
     )
 
 

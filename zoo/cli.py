@@ -19,6 +19,7 @@ COMMANDS = {
     "enjoy": ("zoo.enjoy", "watch a trained agent in a window"),
     "record": ("zoo.record", "save a video of a trained agent"),
     "plot": ("zoo.plot", "draw learning curves of one or many runs"),
+    "verify": ("zoo.verify", "repeat the evaluation an agent is published with"),
     "run": ("hub.run", "let an agent act from its ONNX file, without torch"),
     "export": ("hub.export", "write an agent as ONNX files or a C header"),
     "benchmark": (

@@ -51,14 +51,13 @@ def _run(args: argparse.Namespace) -> None:
     if not args.no_render:
         require_display(args.agent)
     with drawing_errors():
-        agent = load_trained(args.agent, args.checkpoint)
-    torch.set_num_threads(agent.config.n_threads)
+        agent = load_trained(args.agent, args.checkpoint, packages=args.gym_packages)
+    torch.set_num_threads(agent.n_threads)
     torch.manual_seed(seeds[0])
-    config = agent.config
     if args.no_render:
-        env = make_gym_env(config.env_id, config.env_kwargs)
+        env = make_gym_env(agent.env_id, agent.env_kwargs)
     else:
-        env = make_drawn_env(config.env_id, config.env_kwargs, "human")
+        env = make_drawn_env(agent.env_id, agent.env_kwargs, "human")
     returns: list[float] = []
     try:
         _play(agent, env, seeds, returns, window=not args.no_render, stochastic=args.stochastic)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -16,10 +15,10 @@ import numpy.typing as npt
 from stable_baselines3.common.policies import BasePolicy
 
 from agents.errors import EnvironmentFault
-from hub.atomic import write_text
 from hub.gym_env import make_gym_env
 from hub.normalizer import Normalizer
 from hub.versions import installed_versions
+from zoo.provenance import machine
 
 __all__ = [
     "Actor",
@@ -27,8 +26,10 @@ __all__ = [
     "attend",
     "evaluate",
     "evaluation_report",
+    "one_by_one",
     "policy_actor",
-    "save_evaluation",
+    "report_json",
+    "stack_observations",
 ]
 
 Actor = Callable[[Any], npt.NDArray[Any]]
@@ -107,6 +108,23 @@ class _PolicyActor:
         return actions
 
 
+def one_by_one(act: Callable[[Any], Any]) -> Actor:
+    """Return the actor that lets ``act`` see one observation at a time.
+
+    A matrix product of several rows may round differently than that of one: what must be repeated
+    to the last bit must not depend on how many environments are played side by side.
+    """
+
+    def act_on_batch(observations: Any) -> npt.NDArray[Any]:
+        if isinstance(observations, dict):
+            n_rows = len(next(iter(observations.values())))
+            rows = [{key: part[i] for key, part in observations.items()} for i in range(n_rows)]
+            return np.stack([act(row) for row in rows])
+        return np.stack([act(row) for row in observations])
+
+    return act_on_batch
+
+
 def evaluate(
     actor: Actor,
     env_id: str,
@@ -139,7 +157,7 @@ def evaluate(
 
 
 def evaluation_report(evaluation: Evaluation, **about: Any) -> dict[str, Any]:
-    """Return every episode as JSON values, with the versions that produced it.
+    """Return every episode as JSON values, with the versions and the machine that produced it.
 
     :param about: what was evaluated and how: algorithm, task, steps trained, deterministic or not.
     """
@@ -150,14 +168,14 @@ def evaluation_report(evaluation: Evaluation, **about: Any) -> dict[str, Any]:
         "seeds": evaluation.seeds,
         "returns": evaluation.returns,
         "lengths": evaluation.lengths,
-        "versions": installed_versions(),
+        "versions": installed_versions("onnxruntime"),
+        "machine": machine(),
     }
 
 
-def save_evaluation(path: Path, evaluation: Evaluation, **about: Any) -> None:
-    """Write :func:`evaluation_report` to ``path``."""
-    report = evaluation_report(evaluation, **about)
-    write_text(path, json.dumps(report, indent=1) + "\n")
+def report_json(report: Mapping[str, Any]) -> str:
+    """Return :func:`evaluation_report` as text: the content of ``evaluation.json``."""
+    return json.dumps(report, indent=1) + "\n"
 
 
 def _play(
@@ -172,7 +190,7 @@ def _play(
     while playing:
         order = list(playing)
         attend(actor, order, [lengths[playing[i]] == 0 for i in order])
-        actions = actor(_stack([observations[i] for i in order]))
+        actions = actor(stack_observations([observations[i] for i in order]))
         for i, action in zip(order, actions, strict=True):
             episode = playing[i]
             observations[i], reward, terminated, truncated, _ = envs[i].step(action)
@@ -199,7 +217,8 @@ def _is_finite(observation: Any) -> bool:
     return all(np.isfinite(part).all() for part in parts if np.asarray(part).dtype.kind == "f")
 
 
-def _stack(observations: Sequence[Any]) -> Any:
+def stack_observations(observations: Sequence[Any]) -> Any:
+    """Return a batch of observations, by key for a Dict space."""
     if isinstance(observations[0], dict):
         return {key: np.stack([o[key] for o in observations]) for key in observations[0]}
     return np.stack(observations)

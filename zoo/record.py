@@ -111,8 +111,8 @@ def _run(args: argparse.Namespace) -> None:
     imageio = _imageio()
     prepare_rendering()
     with drawing_errors():
-        agent = load_trained(args.agent, args.checkpoint)
-    torch.set_num_threads(agent.config.n_threads)
+        agent = load_trained(args.agent, args.checkpoint, packages=args.gym_packages)
+    torch.set_num_threads(agent.n_threads)
     torch.manual_seed(seeds[0])
     env = _make_env(agent, size)
     try:
@@ -166,14 +166,13 @@ def _fps(args: argparse.Namespace, env_fps: int) -> int:
 
 
 def _make_env(agent: TrainedAgent, size: dict[str, int]) -> gym.Env[Any, Any]:
-    config = agent.config
-    env = make_drawn_env(config.env_id, config.env_kwargs, "rgb_array")
+    env = make_drawn_env(agent.env_id, agent.env_kwargs, "rgb_array")
     if not size:
         return env
     env.close()
     if not is_mujoco_env(env):
-        raise ConfigError(f"{config.env_id} draws in one size only; leave --size out.")
-    return make_drawn_env(config.env_id, {**config.env_kwargs, **size}, "rgb_array")
+        raise ConfigError(f"{agent.env_id} draws in one size only; leave --size out.")
+    return make_drawn_env(agent.env_id, {**agent.env_kwargs, **size}, "rgb_array")
 
 
 def _play(

@@ -7,6 +7,7 @@ The layout is RL Zoo's::
         rl_model_100000_steps.zip    checkpoint             evaluations.npz     learning curve
         0.monitor.csv                training episodes      progress.csv        training metrics
         evaluation.json              final evaluation, every episode
+        bundle/                      the final agent as it is published, ONNX files included
         Walker2d-v4/config.yml       everything needed to repeat the run
         Walker2d-v4/command.txt      what was typed         Walker2d-v4/vecnormalize.pkl  for RL Zoo
 """
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.errors import RunFolderError
+from hub.locate import BUNDLE_FOLDER, settings_folders
 from zoo.config import RunConfig
 from zoo.locks import FileLock
 
@@ -47,13 +49,13 @@ class RunFolder:
 
         :raises RunFolderError: there is no run at ``path``.
         """
-        configs = sorted(path.glob("*/config.yml"))
-        if not path.is_dir() or len(configs) != 1:
+        settings = settings_folders(path)
+        if len(settings) != 1:
             raise RunFolderError(
                 f"'{path}' is not a run folder: it has no ENV/config.yml. "
                 "Give a folder such as logs/npg/Walker2d-v4_1."
             )
-        return cls(path, configs[0].parent.name)
+        return cls(path, settings[0].name)
 
     @property
     def settings(self) -> Path:
@@ -97,6 +99,11 @@ class RunFolder:
             if (match := _CHECKPOINT.fullmatch(path.name))
         }
         return dict(sorted(found.items()))
+
+    @property
+    def bundle(self) -> Path:
+        """The final agent as it is published: weights, ONNX files and evaluation."""
+        return self.path / BUNDLE_FOLDER
 
     @property
     def evaluations(self) -> Path:
@@ -155,8 +162,11 @@ class RunFolder:
     def remove_temporary_files(self) -> None:
         """Delete what a killed process was writing."""
         for folder in (self.path, self.settings):
-            for path in folder.glob(".*.tmp"):
-                path.unlink(missing_ok=True)
+            for path in (*folder.glob(".*.tmp"), *folder.glob(f".{BUNDLE_FOLDER}.*.old")):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
 
 
 def create_run_folder(log_folder: Path, algo: str, env_id: str) -> RunFolder:

@@ -10,13 +10,17 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from agents.registry import algorithm_names
+from hub.atomic import write_text
 from hub.gym_env import import_package
-from hub.seeding import FINAL_EVALUATION_SEED
-from zoo.callbacks import evaluate_model, progress_bar
+from hub.runtime import OnnxPolicy
+from hub.seeding import FINAL_EVALUATION_SEED, evaluation_seeds
+from zoo.callbacks import model_actor, progress_bar
 from zoo.cli import execute, make_parser, say, step_count, step_period
 from zoo.envs import BACKENDS
-from zoo.evaluation import Evaluation, save_evaluation
+from zoo.evaluation import Evaluation, evaluate, evaluation_report, one_by_one, report_json
 from zoo.logs import TrackingOptions
+from zoo.published_evaluation import FLOAT64
+from zoo.run_bundle import RunBundle, complete_run_bundle, write_run_bundle
 from zoo.run_setup import RunSetup, resume_run, start_run
 from zoo.runs import RunFolder
 from zoo.training import Interrupted, Training, prepare
@@ -172,8 +176,11 @@ def _train_and_evaluate(setup: RunSetup, args: argparse.Namespace) -> None:
             say(f"resuming after {reached} steps" if reached else "no checkpoint: starting over")
         try:
             training.learn(progress=progress)
-            evaluation = _final_evaluation(training, progress)
+            written = _write_bundle(training)
+            evaluation = _final_evaluation(training, written, progress)
         except Interrupted as stopped:
+            if stopped.is_final:
+                _write_bundle(training)
             say(f"Stopped; {_saved(stopped.checkpoint)}")
             say(f"To go on: {_resume_command(run, args)}")
             raise KeyboardInterrupt from stopped
@@ -181,8 +188,7 @@ def _train_and_evaluate(setup: RunSetup, args: argparse.Namespace) -> None:
             say(f"To go on from what was saved: {_resume_command(run, args)}")
             raise
     n_timesteps = training.model.num_timesteps
-    save_evaluation(
-        run.final_evaluation,
+    report = evaluation_report(
         evaluation,
         algo=config.algo,
         env_id=config.env_id,
@@ -190,7 +196,12 @@ def _train_and_evaluate(setup: RunSetup, args: argparse.Namespace) -> None:
         training_seed=config.seed,
         num_timesteps=n_timesteps,
         deterministic=True,
+        played_with=FLOAT64 if written.has_float64 else "torch",
+        **({} if written.problem is None else {"problem": written.problem}),
     )
+    complete_run_bundle(written, config, report)
+    # Last: a run with a final evaluation is finished.
+    write_text(run.final_evaluation, report_json(report))
     print(
         f"{config.algo} {config.env_id} seed {config.seed}: "
         f"return {evaluation.mean_return:.2f} ± {evaluation.std_return:.2f} "
@@ -214,16 +225,30 @@ def _resume_command(run: RunFolder, args: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
-def _final_evaluation(training: Training, progress: bool) -> Evaluation:
+def _write_bundle(training: Training) -> RunBundle:
+    written = write_run_bundle(training.model, training.config, training.run)
+    if written.problem is not None:
+        say(f"warning: {training.run.path}: {written.problem}")
+    return written
+
+
+def _final_evaluation(training: Training, written: RunBundle, progress: bool) -> Evaluation:
+    """Play the final episodes with the float64 ONNX file, from which everyone can repeat them."""
+    config = training.config
+    if written.has_float64:
+        actor = one_by_one(OnnxPolicy(training.run.bundle, float64=True, check_range=False))
+    else:
+        actor = model_actor(training.model)
     with ExitStack() as stack:
         bar = None
         if progress:
             bar = stack.enter_context(progress_bar(N_FINAL_EPISODES, "evaluating", "episode"))
-        return evaluate_model(
-            training.model,
-            training.config,
-            seed=FINAL_EVALUATION_SEED,
-            n_episodes=N_FINAL_EPISODES,
+        return evaluate(
+            actor,
+            config.env_id,
+            seeds=evaluation_seeds(FINAL_EVALUATION_SEED, N_FINAL_EPISODES),
+            n_envs=1,  # one after the other, so that the first k are the first k for everyone
+            env_kwargs=config.env_kwargs,
             on_episode=bar.update if bar is not None else None,
         )
 

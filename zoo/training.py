@@ -40,11 +40,13 @@ class Interrupted(Exception):
     """Training was asked to stop; what was learnt is saved.
 
     :param checkpoint: the file, None if nothing had been learnt yet.
+    :param is_final: whether training had come to its end: only the evaluation is missing.
     """
 
-    def __init__(self, checkpoint: Path | None) -> None:
+    def __init__(self, checkpoint: Path | None, *, is_final: bool = False) -> None:
         super().__init__(str(checkpoint))
         self.checkpoint = checkpoint
+        self.is_final = is_final
 
 
 def find_resumption(run: RunFolder) -> Resumption | None:
@@ -133,7 +135,7 @@ class Training:
             self.between_rollouts.finish()
             _save_for_rl_zoo(self.run, self.model)
         if stop.requested:  # too late to stop training, in time to skip the final evaluation
-            raise Interrupted(self.run.final_model)
+            raise Interrupted(self.run.final_model, is_final=True)
 
     def _learn(self, callbacks: list[BaseCallback], stop: StopSignal) -> None:
         try:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agents.errors import BundleError, RunFolderError, UnknownName
+from agents.errors import BundleError, ConfigError, RunFolderError, UnknownName
 from hub import locate as module
 from hub.locate import locate, onnx_path, published_agents
 
@@ -35,12 +35,15 @@ def test_files(tmp_path):
     found = locate(str(path))
     assert (found.kind, found.path, found.bundle) == ("onnx", path, None)
     assert onnx_path(path, float64=True) == path
+    with pytest.raises(ConfigError, match="is a single file without episodes or weights"):
+        found.require_bundle()
 
 
 def test_bundles(tmp_path):
     bundle = make_bundle(tmp_path / "any name")
     found = locate(bundle)
     assert (found.kind, found.path, found.bundle) == ("bundle", bundle, bundle)
+    assert found.require_bundle() == bundle
     assert onnx_path(bundle) == bundle / "policy.onnx"
     assert onnx_path(str(bundle), float64=True) == bundle / "policy.f64.onnx"
     (bundle / "policy.f64.onnx").unlink()

@@ -1,5 +1,6 @@
 """``python -m hub.run`` on agents that can be worked out by hand."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -69,7 +70,11 @@ def test_arguments_of_the_environment_come_from_the_file(linear_onnx, capsys):
 def test_f64_takes_the_other_file_of_a_folder(linear_onnx, tmp_path, capsys):
     left = linear_onnx(np.zeros((4, 1)), env_id="InvertedPendulum-v4")
     linear_onnx(GAINS, dtype="float64", name="policy.f64.onnx", env_id="InvertedPendulum-v4")
-    (tmp_path / "agent.json").touch()
+    digests = {
+        name: {"sha256": hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()}
+        for name in ("policy.onnx", "policy.f64.onnx")
+    }
+    (tmp_path / "agent.json").write_text(json.dumps({"files": digests}))
     for options, gains, name in (
         ([], np.zeros((4, 1)), left.name),
         (["--f64"], GAINS, "policy.f64.onnx"),

@@ -1,10 +1,12 @@
 """The runtime by its numbers, on small files written by hand."""
 
+import hashlib
 import json
 import subprocess
 import sys
 import warnings
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -296,6 +298,41 @@ def test_weights_outside_are_not_read(linear_onnx, tmp_path):
     np.testing.assert_array_equal(actions[0], inside)
     with pytest.raises(BundleError, match="weights in another file"):
         OnnxPolicy(tmp_path / "outside.onnx")
+
+
+def test_a_file_in_memory(linear_onnx):
+    path = linear_onnx(WEIGHT, MEAN, STD)
+    policy = OnnxPolicy.from_bytes(path.read_bytes(), name="mine.onnx")
+    assert policy.path == Path("mine.onnx")
+    assert policy([5.0, -6.0, 0.5]).tolist() == [1.0, 1.0]
+    with pytest.raises(BundleError, match=r"^mine.onnx is not an ONNX file"):
+        OnnxPolicy.from_bytes(b"", name="mine.onnx")
+
+
+def test_a_file_of_a_bundle_is_the_one_that_the_bundle_lists(linear_onnx, tmp_path):
+    path = linear_onnx(WEIGHT, MEAN, STD)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    manifest = tmp_path / "agent.json"
+    manifest.write_text(json.dumps({"files": {"policy.onnx": {"sha256": digest}}}))
+    for agent in (path, tmp_path):
+        assert OnnxPolicy(agent)([5.0, -6.0, 0.5]).tolist() == [1.0, 1.0]
+    for files in ({"policy.onnx": {"sha256": digest[::-1]}}, {"policy.onnx": 3}, {}, None):
+        manifest.write_text(json.dumps({"files": files}))
+        for agent in (path, tmp_path):
+            with pytest.raises(BundleError, match=r"is not the file that agent\.json beside it"):
+                OnnxPolicy(agent)
+    manifest.write_text("[" * 10_000)
+    with pytest.raises(BundleError, match="nested deeper"):
+        OnnxPolicy(path)
+
+
+def test_arguments_of_the_environment(linear_onnx):
+    policy = OnnxPolicy(linear_onnx(WEIGHT, env_kwargs='{"xml_file": "ant.xml", "scale": 0.5}'))
+    assert policy.env_kwargs == {"xml_file": "ant.xml", "scale": 0.5}
+    assert OnnxPolicy(linear_onnx(WEIGHT)).env_kwargs == {}
+    for text in ('{"xml_file": "/etc/passwd"}', '{"xml_file": "../ant.xml"}', "[]", '{"__a": 1}'):
+        with pytest.raises(BundleError, match="'env_kwargs' of "):
+            OnnxPolicy(linear_onnx(WEIGHT, env_kwargs=text))
 
 
 # --- Other spaces -----------------------------------------------------------------------------

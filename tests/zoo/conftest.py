@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from hub.bundle import Bundle
 from zoo import train as train_command
 from zoo.agent_file import load_agent_file
 from zoo.runs import RunFolder
@@ -139,9 +140,9 @@ def train_process(_server: Any, tmp_path: Path) -> Iterator[Callable[..., Ended]
 
 
 def only_run(log_folder: Path) -> RunFolder:
-    configs = list(log_folder.glob("*/*/*/config.yml"))
-    assert len(configs) == 1, configs
-    return RunFolder.open(configs[0].parent.parent)
+    runs = [path for path in log_folder.glob("*/*") if path.is_dir()]
+    assert len(runs) == 1, runs
+    return RunFolder.open(runs[0])
 
 
 def rows(path: Path, skipped: set[str]) -> list[dict[str, str]]:
@@ -201,6 +202,10 @@ def assert_same_run(one: RunFolder, two: RunFolder) -> None:
     assert json.loads(one.final_evaluation.read_text()) == json.loads(
         two.final_evaluation.read_text()
     )
+    bundles = [Bundle.open(run.bundle) for run in (one, two)]
+    assert bundles[0].files == bundles[1].files
+    for name in set(bundles[0].files) - {"command.txt"}:
+        assert bundles[0].read(name) == bundles[1].read(name), name
     for run in (one, two):
         assert not list(run.path.rglob("*.tmp"))
 

@@ -1,4 +1,5 @@
 import json
+import platform
 
 import gymnasium
 import numpy as np
@@ -8,7 +9,14 @@ from agents.errors import ConfigError
 from agents.npg import NPG
 from hub.gym_env import make_gym_env
 from hub.seeding import evaluation_seeds
-from zoo.evaluation import Evaluation, evaluate, evaluation_report, policy_actor, save_evaluation
+from zoo.evaluation import (
+    Evaluation,
+    evaluate,
+    evaluation_report,
+    one_by_one,
+    policy_actor,
+    report_json,
+)
 
 SEEDS = evaluation_seeds(0, 7)
 
@@ -89,7 +97,7 @@ def test_normaliser_comes_first():
     seen = []
 
     class Policy:
-        def predict(self, observations, deterministic):
+        def predict(self, observations, state, episode_start, deterministic):
             seen.append(observations)
             return np.zeros(len(observations), int), None
 
@@ -97,12 +105,28 @@ def test_normaliser_comes_first():
     np.testing.assert_array_equal(seen[0], np.full((1, 4), 2.0))
 
 
-def test_report(tmp_path):
+def test_one_by_one():
+    """What acts sees one observation, whatever the batch."""
+    seen = []
+
+    def act(observation):
+        seen.append(observation)
+        return np.full(2, len(seen))
+
+    actions = one_by_one(act)(np.arange(6.0).reshape(3, 2))
+    assert [row.tolist() for row in seen] == [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
+    assert actions.tolist() == [[1, 1], [2, 2], [3, 3]]
+    one_by_one(act)({"a": np.array([[1.0], [2.0]]), "b": np.array([3, 4])})
+    assert [(row["a"].tolist(), row["b"]) for row in seen[3:]] == [([1.0], 3), ([2.0], 4)]
+
+
+def test_report():
     evaluation = Evaluation([5, 6], [1.0, 4.0], [10, 20])
-    save_evaluation(tmp_path / "evaluation.json", evaluation, algo="npg")
-    report = json.loads((tmp_path / "evaluation.json").read_text())
+    report = json.loads(report_json(evaluation_report(evaluation, algo="npg")))
     assert report == evaluation_report(evaluation, algo="npg")
-    versions = report.pop("versions")
+    versions, machine = report.pop("versions"), report.pop("machine")
+    assert (machine["system"], machine["architecture"]) == (platform.system(), platform.machine())
+    assert machine["processor"]
     assert report == {
         "algo": "npg",
         "mean_return": 2.5,

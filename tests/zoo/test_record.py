@@ -116,7 +116,7 @@ def test_a_failed_recording_leaves_the_old_file(
         (["-o", "{tmp}/a.mp4", "--size", "big"], "--size big must be WIDTHxHEIGHT"),
         (["-o", "{tmp}/a.mp4", "--size", "33x32"], "two even numbers"),
         (["-o", "{tmp}/a.mp4", "--episodes", "0"], "episodes=0 must be in 1"),
-        (["-o", "{tmp}/a.mp4"], "'nowhere' is not a run folder"),
+        (["-o", "{tmp}/a.mp4"], "Unknown agent 'nowhere'."),
     ],
 )
 def test_mistakes_are_one_line(

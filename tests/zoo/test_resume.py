@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
+from hub.bundle import Bundle
 from zoo.callbacks import BetweenRollouts
 from zoo.train import main
 
@@ -37,7 +38,7 @@ MOMENTS = {
     "right after a checkpoint": "at_call(zoo.callbacks.BetweenRollouts, '_save_checkpoint', 1, "
     "now, after=True)",
     "during an evaluation": "at_call(zoo.callbacks, 'evaluate', 2, "
-    "lambda: at_call(__import__('zoo.evaluation').evaluation, '_stack', 5, now))",
+    "lambda: at_call(__import__('zoo.evaluation').evaluation, 'stack_observations', 5, now))",
     "between learning curve and best agent": "at_call(zoo.callbacks, 'save_evaluations', 2, now, "
     "after=True)",
     "after the last checkpoint": "at_step(600, now)",
@@ -181,7 +182,12 @@ def test_stopped_in_the_last_update(tools, train_process, tmp_path):
     assert stopped.code == 130
     run = tools.only_run(tmp_path)
     assert f"saved {run.final_model}" in stopped.err
+    # It acts already, and says nothing about returns yet.
+    bundle = Bundle.open(run.bundle)
+    assert {"policy.onnx", "policy.f64.onnx"} < set(bundle.files)
+    assert "evaluation.json" not in bundle.files
     assert main(["--resume", str(run.path), "--no-progress"]) == 0
+    assert "evaluation.json" in Bundle.open(run.bundle).files
 
 
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])

@@ -119,7 +119,11 @@ def test_remains_of_a_killed_process_are_removed(tmp_path):
     (run.path / ".best_model.zip.123.tmp").touch()
     (run.settings / ".config.yml.123.tmp").touch()
     (run.path / "mine.tmp").touch()
+    for name in (".bundle.123.ab.tmp", ".bundle.123.ab.old"):
+        (run.path / name).mkdir()
+        (run.path / name / "agent.json").touch()
     run.remove_temporary_files()
+    assert not list(run.path.glob(".bundle*"))
     assert [path.name for path in run.path.rglob("*.tmp")] == ["mine.tmp"]
     run.remove()
     assert not run.path.exists()

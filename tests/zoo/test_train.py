@@ -16,13 +16,18 @@ from hub.gym_env import make_gym_env
 from hub.seeding import evaluation_seeds
 from zoo.agent_file import load_agent_file
 from zoo.config import RunConfig
-from zoo.evaluation import evaluate
+from zoo.evaluation import evaluate, policy_actor
 from zoo.runs import RunFolder, create_run_folder
 from zoo.train import main
 from zoo.trained import load_trained
 from zoo.training import train
 
 PENDULUM = "InvertedPendulum-v5"
+BUNDLE = {
+    *("README.md", "agent.json", "policy.safetensors", "normalizer.safetensors"),
+    *("optimizer.safetensors", "policy.onnx", "policy.f64.onnx", "evaluation.json", "curve.csv"),
+    *("config.yml", "command.txt"),
+}
 SMALL = ["n_steps=32", "n_envs=2", "normalize=true"]
 
 
@@ -41,8 +46,8 @@ def finished(tmp_path_factory):
         *("--hyperparams", *SMALL, "policy_kwargs={net_arch: [8]}", "--vec-env", "dummy"),
     ]
     assert main([*argv, "--no-progress"]) == 0
-    (config,) = folder.glob("*/*/*/config.yml")
-    return RunFolder.open(config.parent.parent), argv
+    (path,) = folder.glob("*/*")
+    return RunFolder.open(path), argv
 
 
 def test_layout_of_the_folder(finished):
@@ -60,6 +65,7 @@ def test_layout_of_the_folder(finished):
         f"{PENDULUM}/config.yml",
         f"{PENDULUM}/command.txt",
         f"{PENDULUM}/vecnormalize.pkl",
+        *(f"bundle/{name}" for name in BUNDLE),
     }
     assert run.path.relative_to(run.path.parents[1]).as_posix() == f"npg/{PENDULUM}_1"
 
@@ -78,16 +84,20 @@ def test_final_evaluation(finished):
         "training_seed": 3,
         "num_timesteps": 640,
         "deterministic": True,
+        "played_with": "policy.f64.onnx",
     }
+    assert "problem" not in report
     assert {key: report[key] for key in expected} == expected
 
 
 def test_final_evaluation_can_be_repeated_from_the_files(finished):
     run, _ = finished
     report = json.loads(run.final_evaluation.read_text())
-    again = evaluate(load_trained(str(run.path)).actor(), PENDULUM, seeds=report["seeds"][:20])
-    # Batches of another size may round differently.
-    np.testing.assert_allclose(again.returns, report["returns"][:20])
+    for n_envs in (1, 7):  # whoever else is played beside it, to the last bit
+        agent = load_trained(str(run.path))
+        again = evaluate(agent.actor(), PENDULUM, seeds=report["seeds"][:20], n_envs=n_envs)
+        assert again.returns == report["returns"][:20]
+        assert again.lengths == report["lengths"][:20]
 
 
 def test_learning_curve(finished):
@@ -146,7 +156,8 @@ def test_sb3_reads_the_agents(finished):
     run, _ = finished
     agent = load_trained(str(run.path))
     raw = np.random.default_rng(0).normal(size=(100, 4))
-    expected = agent.actor()(raw)
+    expected = policy_actor(agent.policy, agent.normalizer, deterministic=True)(raw)
+    np.testing.assert_allclose(agent.actor()(raw), expected, atol=1e-6)  # float64
     wrapped = VecNormalize.load(
         str(run.vec_normalize), DummyVecEnv([lambda: make_gym_env(PENDULUM)])
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from agents.errors import ConfigError
 from hub.env_ids import check_env_id
+from hub.locate import settings_folders
 from hub.seeding import check_seed
 from zoo.campaign.cells import Cell, Places
 from zoo.campaign.results import differences, load_result
@@ -144,7 +145,8 @@ def states_on_disk(places: Places) -> dict[Cell, State]:
     for path in places.result_files():
         result = load_result(path)
         states[result.cell] = State.FINISHED if result.error is None else State.FAILED
-    for path in places.logs.glob("*/*/*/config.yml"):
+    runs = places.logs.glob("*/*")
+    for path in (folder / "config.yml" for run in runs for folder in settings_folders(run)):
         config = RunConfig.from_yaml(path.read_text(encoding="utf-8"), str(path))
         task = Task(Cell(config.algo, config.env_id, config.seed), config)
         if places.run(task.cell).path == path.parent.parent:

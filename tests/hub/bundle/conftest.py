@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import shutil
 from collections.abc import Callable
@@ -54,6 +55,7 @@ SMALL = {
 OFF_POLICY = ("dqn", "sac", "td3", "tqc")
 ONLY_BOX = ("sac", "td3", "tqc")
 ONLY_DISCRETE = ("dqn",)
+SMALL_MLP = {"net_arch": [8, 8]}
 SMALL_CNN = {"features_extractor_kwargs": {"features_dim": 16}, "net_arch": [8]}
 SMALL_DICT = {"features_extractor_kwargs": {"cnn_output_dim": 16}, "net_arch": [8]}
 
@@ -111,6 +113,10 @@ class Studio:
             return RolloutNormalize(venv, n_steps=32)
         return venv if normalize is None else VecNormalize(venv, **normalize)
 
+    @staticmethod
+    def action_of(algo: str, settings: dict[str, Any]) -> str:
+        return settings.get("action", "discrete" if algo in ONLY_DISCRETE else "box")
+
     @classmethod
     def make(
         cls,
@@ -125,15 +131,15 @@ class Studio:
     ) -> BaseAlgorithm:
         """Return a trained agent, small in everything that its algorithm lets one choose."""
         agent = cls.agent_class(library, algo)
-        if action is None:
-            action = "discrete" if algo in ONLY_DISCRETE else "box"
+        action = action or cls.action_of(algo, {})
         policy = {"vector": "MlpPolicy", "image": "CnnPolicy"}.get(observation, "MultiInputPolicy")
         known = constructor_parameters(agent)
         settings = {key: value for key, value in SMALL.items() if key in known}
         if algo in OFF_POLICY:
             settings.pop("n_steps", None)
-        if observation != "vector":
-            kwargs.setdefault("policy_kwargs", SMALL_CNN if observation == "image" else SMALL_DICT)
+        small = {"vector": SMALL_MLP, "image": SMALL_CNN}.get(observation, SMALL_DICT)
+        # SB3 writes into the dict that it is given.
+        kwargs["policy_kwargs"] = copy.deepcopy(kwargs.get("policy_kwargs", small))
         model = agent(
             policy,
             cls.venv(observation, action, normalize),

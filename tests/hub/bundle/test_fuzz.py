@@ -21,8 +21,8 @@ from hub.bundle import Bundle
 Files = dict[str, bytes]
 KINDS = ("npg", "sac", "dict")
 
-fast = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-long = settings(max_examples=6000, deadline=None, suppress_health_check=list(HealthCheck))
+fast = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+long = settings(max_examples=4000, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")

@@ -106,6 +106,7 @@ REPLACED: list[tuple[str, Any, str]] = [
     ("arguments.tensorboard_log", "/etc", "no paths and no code"),
     ("policy_kwargs.activation_fn", "torch.nn.ReLU()", "no paths and no code"),
     ("observation_space", {"type": "Tuple"}, "observation_space.type"),
+    ("action_space", DOCUMENT["observation_space"], "action_space is a Dict"),
     ("action_space.n", 10**15, "whole number from 1 to"),
     ("transposed_images", ["camera"], "obs.camera"),
     ("transposed_images", ["obs.joints"], "not an image"),

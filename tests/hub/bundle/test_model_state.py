@@ -93,7 +93,7 @@ POLICY_DAMAGE: list[tuple[Callable[[Arrays], Arrays], str]] = [
     (lambda arrays: {}, "lacks 'log_std'"),
     (lambda arrays: arrays | {"extra": np.ones(1)}, "has 'extra'"),
     (changed("action_net.bias", lambda a: a[:1]), "has the shape [1]"),
-    (changed("action_net.weight", lambda a: a.T), "has the shape [64, 2]"),
+    (changed("action_net.weight", lambda a: a.T), "has the shape [8, 2]"),
     (changed("action_net.bias", lambda a: a.reshape(1, -1)), "has the shape [1, 2]"),
     (changed("action_net.bias", lambda a: a.astype(np.float64)), "is of type float64"),
     (changed("action_net.bias", lambda a: a.astype(np.int32)), "is of type int32"),

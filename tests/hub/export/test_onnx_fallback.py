@@ -127,8 +127,14 @@ def test_own_mlp_extractor(agents: Any) -> None:
     agents.assert_parity(model.policy, None, agents.sample(model.observation_space, 64))
 
 
-def test_own_activation(agents: Any) -> None:
-    model = _make(agents, "vector", activation_fn=nn.Softsign)
+class Gated(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.silu(x) + x
+
+
+@pytest.mark.parametrize("activation", [nn.Softsign, Gated])
+def test_own_activation(agents: Any, activation: type[nn.Module]) -> None:
+    model = _make(agents, "vector", activation_fn=activation)
     agents.assert_parity(model.policy, None, agents.sample(model.observation_space, 64))
 
 

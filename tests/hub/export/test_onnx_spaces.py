@@ -184,3 +184,12 @@ def test_numbers_that_hardly_change(agents: Any) -> None:
     assert "obs.mean_rest" in names
     double = build_policy_onnx(policy, normalizer, dtype="float64")
     assert "obs.mean_rest" not in [entry.name for entry in double.graph.initializer]
+
+
+def test_silu_is_not_fused(agents: Any) -> None:
+    """ONNX Runtime up to 1.20 makes QuickGelu of ``x sigmoid(x)`` and cannot compute that."""
+    options = {"activation_fn": nn.SiLU}
+    model = PPO("MlpPolicy", agents.World("vector", "box"), policy_kwargs=options, device="cpu")
+    operators = {node.op_type for node in build_policy_onnx(model.policy).graph.node}
+    assert "Sigmoid" not in operators
+    assert {"Exp", "Div"} <= operators
