@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from agents.a2c import A2C
     from agents.a3c import A3C
     from agents.npg import NPG
+    from agents.off_pac import OffPAC
     from agents.ppo import PPO
     from agents.ppo_kl import PPOKL
     from agents.trpo import TRPO
 
-__all__ = ["A2C", "A3C", "NPG", "PPO", "PPOKL", "TRPO"]
+__all__ = ["A2C", "A3C", "NPG", "PPO", "PPOKL", "TRPO", "OffPAC"]
 
-_MODULES = {"PPOKL": "ppo_kl"}
+_MODULES = {"OffPAC": "off_pac", "PPOKL": "ppo_kl"}
 """Where a class is, if not in the module of its name in lower case."""
 
 

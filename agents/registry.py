@@ -31,6 +31,7 @@ _OURS = {
     "a2c": "agents.a2c:A2C",
     "a3c": "agents.a3c:A3C",
     "npg": "agents.npg:NPG",
+    "off_pac": "agents.off_pac:OffPAC",
     "ppo": "agents.ppo:PPO",
     "ppo_kl": "agents.ppo_kl:PPOKL",
     "trpo": "agents.trpo:TRPO",

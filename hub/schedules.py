@@ -36,7 +36,16 @@ __all__ = [
 Schedule = Callable[[float], float]
 
 #: Constructor keywords that may be a schedule.
-SCHEDULE_KEYS = frozenset({"learning_rate", "clip_range", "clip_range_vf", "target_kl"})
+SCHEDULE_KEYS = frozenset(
+    {
+        "clip_range",
+        "clip_range_vf",
+        "critic_learning_rate",
+        "learning_rate",
+        "secondary_learning_rate",
+        "target_kl",
+    }
+)
 
 
 @dataclass(frozen=True)

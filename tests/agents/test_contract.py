@@ -138,6 +138,7 @@ LEARNING: dict[str, tuple[int, dict[str, Any]]] = {
     "a2c": (10_000, {"n_steps": 5, "learning_rate": 4e-3}),
     "a3c": (10_000, {"n_steps": 5, "learning_rate": 4e-3}),
     "npg": (8_000, {"target_kl": 0.02}),
+    "off_pac": (10_000, {"learning_rate": 1e-2, "critic_learning_rate": 1e-2}),
     "ppo": (8_000, {"learning_rate": 3e-3}),
     "ppo_kl": (8_000, {"learning_rate": 3e-3, "target_kl": 0.03}),
     "trpo": (8_000, {"target_kl": 0.02}),

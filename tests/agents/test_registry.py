@@ -27,6 +27,7 @@ ROOT = Path(agents.__file__).parents[1]
 def test_ours_are_registered_as_themselves() -> None:
     for name in ("a2c", "a3c", "npg", "ppo", "ppo_kl", "trpo"):
         assert algorithm_class(name) is getattr(agents, name.upper().replace("_", ""))
+    assert algorithm_class("off_pac") is agents.OffPAC
     assert issubclass(algorithm_class("ppo"), stable_baselines3.PPO)
     assert issubclass(algorithm_class("a2c"), stable_baselines3.A2C)
     assert algorithm_names() == sorted(algorithm_names())

@@ -21,7 +21,8 @@ ALL = [Constant(0.2), Linear(0.1, 0.02), Exponential(0.02, 0.001)]
 
 
 def test_keys_that_may_be_schedules() -> None:
-    assert {"learning_rate", "clip_range", "clip_range_vf", "target_kl"} == SCHEDULE_KEYS
+    rates = {"learning_rate", "critic_learning_rate", "secondary_learning_rate"}
+    assert rates | {"clip_range", "clip_range_vf", "target_kl"} == SCHEDULE_KEYS
 
 
 def test_linear_meets_both_ends_exactly() -> None:

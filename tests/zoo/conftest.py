@@ -54,6 +54,7 @@ _PRELOADED = [
         "agents.a2c",
         "agents.a3c.worker",
         "agents.npg",
+        "agents.off_pac",
         "agents.ppo",
         "agents.ppo_kl",
         "agents.trpo",

@@ -28,6 +28,7 @@ SETTINGS = {
     "ppo_kl": [*ON_BATCHES, "n_epochs=2", "kl_coef=0.3", *SCHEDULES],
     "a2c": ["n_steps=8", "learning_rate=lin_1e-3"],
     "a3c": ["n_steps=8", "learning_rate=lin_1e-3", "n_workers=1"],
+    "off_pac": [*ON_BATCHES, "buffer_size=192", "gradient_steps=2", "learning_rate=lin_1e-2"],
 }
 # Checkpoints at 256 and 512 steps or soon after, evaluations at 192, 384 and 576, end at 640.
 FREQUENCIES = ["-n", "640", "--eval-freq", "192", "--save-freq", "256"]
@@ -73,6 +74,7 @@ FAST = [
     ("a2c", "dummy", "between learning curve and best agent", ()),
     ("a3c", "dummy", "between two checkpoints", ()),
     ("npg", "dummy", "before the final evaluation", ()),
+    ("off_pac", "dummy", "between two checkpoints", ("behavior_kwargs={epsilon: 0.3}",)),
     ("ppo", "dummy", "between two checkpoints", ("use_sde=true", "sde_sample_freq=4")),
     ("npg", "dummy", "after the last checkpoint", ("use_sde=true",)),
 ]

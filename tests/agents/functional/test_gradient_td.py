@@ -62,10 +62,10 @@ def test_trajectories_sum_up_what_single_steps_do() -> None:
     ends = (terminated, truncated)
     advantages = off_policy_advantages(rewards, values[:-1], values[1:], *ends, ratios, **settings)
     gtd = gtd_weights(advantages, x[:-1] @ w, ratios, *ends, **settings)
-    summed_v = torch.einsum("te,tef->f", gtd.on_values, x[:-1])
-    summed_v += torch.einsum("te,tef->f", gtd.on_next_values, x[1:])
+    summed_v = torch.einsum("tb,tbf->f", gtd.on_values, x[:-1])
+    summed_v += torch.einsum("tb,tbf->f", gtd.on_next_values, x[1:])
     errors = gtd.secondary_targets - x[:-1] @ w
-    summed_w = torch.einsum("te,tef->f", errors, x[:-1])
+    summed_w = torch.einsum("tb,tbf->f", errors, x[:-1])
 
     expected_v, expected_w = torch.zeros(2, n_features, dtype=torch.float64)
     for env in range(n_envs):
@@ -195,7 +195,7 @@ def expected_update(
         data.rewards, values[:-1], values[1:], *ends, data.ratios, **settings
     )
     gtd = gtd_weights(advantages, before @ w, data.ratios, *ends, **settings)
-    mean = "te,e,tef->f"
+    mean = "tb,b,tbf->f"
     change_v = torch.einsum(mean, gtd.on_values, data.probabilities, before)
     change_v += torch.einsum(mean, gtd.on_next_values, data.probabilities, after)
     errors = gtd.secondary_targets - before @ w
