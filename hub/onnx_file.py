@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -92,19 +92,22 @@ class OnnxFile:
         """
         check_onnx(content, str(path))
         session = _make_session(content, path)
-        reader = _Metadata(session.get_modelmeta().custom_metadata_map, path)
+        values, given, outputs = _description(session, path)
+        reader = _Metadata(values, path)
         observation_space = reader.space("observation_space")
         parts = (
             observation_space.get("spaces")
             if observation_space["type"] == "Dict"
             else {"obs": observation_space}
         )
-        given = {node.name: node for node in session.get_inputs()}
         if not isinstance(parts, dict) or set(parts) != set(given):
             raise reader.contradiction(f"inputs {', '.join(sorted(given))}")
-        action = next((node for node in session.get_outputs() if node.name == "actions"), None)
+        action = outputs.get("actions")
         if action is None:
-            raise reader.contradiction("no output 'actions'")
+            raise BundleError(
+                f"{path} gives {', '.join(outputs)}, no actions to apply. Take the agent's "
+                "policy.onnx; ONNX Runtime itself runs this one."
+            )
         action_shape, action_dtype = reader.tensor(action)
         return cls(
             path=path,
@@ -167,12 +170,43 @@ def _make_session(content: bytes, path: Path) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what goes wrong is raised; nothing else is of interest
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            content,
+            options,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=0,  # to the same provider, with a banner on standard output
+        )
     except Exception as error:  # ONNX Runtime has a class for each stage
         reason = " ".join(str(error).split())[:200]
         raise BundleError(
             f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {reason}"
         ) from error
+
+
+class _Node(NamedTuple):
+    """An input or output as ONNX Runtime describes it."""
+
+    name: str
+    type: str
+    shape: list[Any]
+
+
+def _description(
+    session: Any, path: Path
+) -> tuple[dict[str, str], dict[str, _Node], dict[str, _Node]]:
+    """Return metadata, inputs and outputs, each by name."""
+    try:
+        nodes = [
+            [_Node(node.name, node.type, node.shape) for node in part]
+            for part in (session.get_inputs(), session.get_outputs())
+        ]
+        values = dict(session.get_modelmeta().custom_metadata_map)
+    except UnicodeDecodeError as error:
+        raise BundleError(
+            f"{path} holds a text that is not UTF-8; it is damaged or not one of ours."
+        ) from error
+    inputs, outputs = ({node.name: node for node in part} for part in nodes)
+    return values, inputs, outputs
 
 
 class _Metadata:
@@ -243,7 +277,7 @@ class _Metadata:
         except ValueError as error:
             raise self._unreadable(key) from error
 
-    def tensor(self, node: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    def tensor(self, node: _Node) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Return shape without the batch axis, and type, of an input or output."""
         batch, *shape = node.shape or [0]
         if (
@@ -257,7 +291,7 @@ class _Metadata:
             )
         return tuple(shape), np.dtype(_DTYPES[node.type])
 
-    def input(self, node: Any, space: Any, *, is_dict: bool) -> OnnxInput:
+    def input(self, node: _Node, space: Any, *, is_dict: bool) -> OnnxInput:
         """Return an input with what is known about it."""
         shape, dtype = self.tensor(node)
         if not isinstance(space, dict):

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from agents.errors import ObservationError
+from agents.errors import BundleError, ObservationError
 from hub.locate import onnx_path
 from hub.observation_check import ObservationCheck, UnlikeTraining, choice_check
 from hub.onnx_file import OnnxFile, OnnxInput
@@ -136,6 +136,7 @@ class OnnxPolicy:
         :return: an array of its own, ``(*action_shape)`` or ``(n, *action_shape)``; for a single
             Discrete action a NumPy integer.
         :raises ObservationError: keys, shape or type do not fit, or an element is not finite.
+        :raises BundleError: the file fails on it, which one of ours never does.
         """
         try:
             call = self._calls[observation.shape]
@@ -218,6 +219,7 @@ class _Call:
         self, file: OnnxFile, n_rows: int | None, checks: Mapping[str, ObservationCheck]
     ) -> None:
         n = n_rows or 1
+        self._path = file.path
         self._run = file.session.run_with_iobinding
         self._binding = file.session.io_binding()
         self.parts: dict[str, Array] = {}
@@ -246,7 +248,11 @@ class _Call:
         """Return the actions for what :attr:`parts` hold."""
         for check in self._checks:
             check()
-        self._run(self._binding)
+        try:
+            self._run(self._binding)
+        except Exception as error:  # a graph whose shapes depend on its input
+            reason = " ".join(str(error).split())[:200]
+            raise BundleError(f"{self._path} cannot be computed: {reason}") from error
         return self._take()
 
 

@@ -13,6 +13,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from agents.errors import BundleError, MissingDependency, ObservationError
@@ -259,6 +261,36 @@ def test_files_that_cannot_be_loaded(linear_onnx, tmp_path):
         OnnxPolicy(tmp_path / "folder.onnx")
 
 
+@given(
+    edits=st.lists(
+        st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 3), st.binary(max_size=8)),
+        min_size=1,
+        max_size=8,
+    )
+)
+@settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_damage_is_an_error_of_ours_or_none(linear_onnx, capfd, edits):
+    """Whatever bytes are changed: BundleError or a policy that acts; no other error, no crash."""
+    content = bytearray(linear_onnx(WEIGHT, MEAN, STD, action_names='["a", "b"]').read_bytes())
+    for place, n_removed, inserted in edits:
+        at = int(place * len(content))
+        content[at : at + n_removed] = inserted
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numbers of any size
+        try:
+            actions = OnnxPolicy.from_bytes(bytes(content), check_range=False)(np.array(MEAN))
+        except (BundleError, ObservationError):
+            return
+        finally:
+            assert capfd.readouterr().out == ""
+    assert actions.dtype.kind in "fiu"
+
+
 def changed(path, change):
     model = onnx.load(path)
     change(model.graph)
@@ -271,7 +303,7 @@ def changed(path, change):
     [
         (lambda g: setattr(g.node[0], "op_type", "NoSuchOperator"), "cannot load .*NoSuchOperator"),
         (lambda g: g.initializer[0].dims.append(7), "ONNX Runtime .* cannot load"),
-        (lambda g: setattr(g.output[0], "name", "scaled"), "has no output 'actions'"),
+        (lambda g: setattr(g.output[0], "name", "scaled"), "gives scaled, no actions to apply"),
         (
             lambda g: setattr(g.input[0].type.tensor_type.shape.dim[0], "dim_value", 1),
             "a policy's are",
@@ -281,6 +313,43 @@ def changed(path, change):
 def test_graphs_that_cannot_be_right(linear_onnx, change, message):
     with pytest.raises(BundleError, match=message):
         OnnxPolicy(changed(linear_onnx(WEIGHT, MEAN, STD), change))
+
+
+def test_a_graph_that_fails_on_an_observation(tmp_path):
+    """Its output takes its shape from the observation: the bound buffer is never overrun."""
+    policy = write(
+        tmp_path / "shape.onnx",
+        [
+            helper.make_node("Cast", ["obs"], ["whole"], to=TensorProto.INT64),
+            helper.make_node("Reshape", ["whole", "flat"], ["shape"]),
+            helper.make_node("ConstantOfShape", ["shape"], ["actions"]),
+        ],
+        [("obs", TensorProto.FLOAT, ["batch", 2])],
+        (TensorProto.FLOAT, ["batch", 2]),
+        {"flat": np.array([-1])},
+        BOX,
+        BOX,
+    )
+    assert policy([1.0, 2.0]).tolist() == [0.0, 0.0]
+    for observation in ([100.0, 2.0], [2.0, 1.0], [-1.0, 2.0]):
+        with pytest.raises(BundleError, match=r"shape\.onnx cannot be computed"):
+            policy(observation)
+    assert policy([1.0, 2.0]).tolist() == [0.0, 0.0]
+
+
+def test_files_with_other_outputs(tmp_path):
+    """As `hub.export --value` and `--stochastic` write them."""
+    nodes = [
+        helper.make_node("Neg", ["obs"], ["actions"]),
+        helper.make_node("ReduceSum", ["obs", "axes"], ["value"], keepdims=0),
+    ]
+    constants = {"axes": np.array([1])}
+    spec = ("actions", TensorProto.FLOAT, ["batch", 2]), ("value", TensorProto.FLOAT, ["batch"])
+    inputs = [("obs", TensorProto.FLOAT, ["batch", 2])]
+    policy = write(tmp_path / "value.onnx", nodes, inputs, spec, constants, BOX, BOX)
+    assert policy([1.0, 2.0]).tolist() == [-1.0, -2.0]
+    with pytest.raises(BundleError, match=r"value\.onnx gives value, no actions to apply"):
+        write(tmp_path / "value.onnx", nodes[1:], inputs, spec[1:], constants, BOX, BOX)
 
 
 def test_weights_outside_are_not_read(linear_onnx, tmp_path):
@@ -338,12 +407,16 @@ def test_arguments_of_the_environment(linear_onnx):
 # --- Other spaces -----------------------------------------------------------------------------
 
 
+BOX = {"type": "Box", "shape": [2], "dtype": "float32", "low": "-inf", "high": "inf"}
+
+
 def write(path, nodes, inputs, action, initializers, observation_space, action_space, **metadata):
+    outputs = [("actions", *action)] if isinstance(action[0], int) else action
     graph = helper.make_graph(
         nodes,
         "policy",
         [helper.make_tensor_value_info(*entry) for entry in inputs],
-        [helper.make_tensor_value_info("actions", *action)],
+        [helper.make_tensor_value_info(*output) for output in outputs],
         [numpy_helper.from_array(value, name) for name, value in initializers.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)], ir_version=8)

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from zoo import train
+
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("agents", "hub", "hyperparams", "zoo")
 FILES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE")
@@ -68,6 +70,24 @@ print(json.dumps([found, OnnxPolicy({str(path)!r})([1.0, 0.5, 2.0]).tolist()]))
         report = json.loads(out)
         assert report["lengths"] == [200, 200]
         assert all(np.isfinite(report["returns"]))
+
+
+def test_repeats_the_evaluation_of_a_run_to_the_last_bit(python, tmp_path):
+    """Trained and evaluated here, played there: the same returns, digit for digit."""
+    argv = ["--algo", "ppo", "--env", "Pendulum-v1", "-n", "512", "--seed", "1", "--untuned", "-P"]
+    options = ["-f", str(tmp_path), "--hyperparams", "n_envs=2", "n_steps=64", "normalize=true"]
+    assert train.main([*argv, *options]) == 0
+    run = tmp_path / "ppo" / "Pendulum-v1_1"
+    published = json.loads((run / "evaluation.json").read_text())
+    command = [python, "-m", "hub.run", run, "--episodes", "20", "--json"]
+    status, out, error = call(*command, "--f64", cwd=tmp_path)
+    assert (status, error) == (0, "")
+    report = json.loads(out)
+    assert report["seeds"] == published["seeds"][:20]
+    assert report["returns"] == published["returns"][:20]
+    assert report["lengths"] == published["lengths"][:20]
+    status, out, _ = call(*command, cwd=tmp_path)
+    assert json.loads(out)["returns"] == pytest.approx(report["returns"], rel=0.01)
 
 
 def test_what_does_need_torch_says_so(python, tmp_path):

@@ -5,15 +5,17 @@ import json
 import subprocess
 import sys
 
+import gymnasium
 import numpy as np
 import pytest
+from stable_baselines3 import SAC
 
 from agents.errors import BundleError, ExportError
 from agents.registry import algorithm_class, algorithm_names, constructor_parameters
 from hub import portable_agent
-from hub.bundle import Bundle
+from hub.bundle import Bundle, save_bundle
 from hub.runtime import OnnxPolicy
-from zoo import run_bundle, verify
+from zoo import evaluate, run_bundle, verify
 from zoo.evaluation import policy_actor
 from zoo.runs import RunFolder
 from zoo.train import main
@@ -126,8 +128,6 @@ def test_the_curve_is_that_of_training(finished):
 
 def test_the_bundle_is_an_agent_by_itself(finished, tmp_path, capsys):
     """Moved away from its run it does the same, by each of its forms."""
-    from zoo import evaluate
-
     bundle = tmp_path / "elsewhere"
     bundle.mkdir()
     for path in finished.bundle.iterdir():
@@ -156,8 +156,6 @@ def test_the_bundle_is_an_agent_by_itself(finished, tmp_path, capsys):
     ],
 )
 def test_what_an_agent_has_not_is_one_line(finished, capsys, agent, options, message):
-    from zoo import evaluate
-
     assert evaluate.main([str(finished.path / agent), *options]) == 1
     error = capsys.readouterr().err
     assert message in error
@@ -176,6 +174,33 @@ def test_a_bundle_without_its_onnx_files_acts_the_same(finished, tmp_path):
     agent = load_trained(bundle)
     raw = observations_of(agent)
     np.testing.assert_array_equal(agent.actor()(raw), load_trained(finished.path).actor()(raw))
+
+
+def test_guests_act_and_are_scored(tmp_path, capsys):
+    """An agent of SB3's own SAC, in a bundle that holds no ONNX file."""
+    env = gymnasium.make(ENV)
+    model = SAC("MlpPolicy", env, policy_kwargs={"net_arch": [8]}, seed=0, device="cpu")
+    save_bundle(tmp_path / "sac", model, algo="sac", env_id=ENV)
+    agent = load_trained(tmp_path / "sac")
+    raw = np.array([env.observation_space.sample() for _ in range(50)])
+    expected, _ = model.predict(raw, deterministic=True)
+    np.testing.assert_allclose(agent.actor()(raw), expected, atol=1e-5)
+    assert evaluate.main([str(tmp_path / "sac"), "--episodes", "2", "-P"]) == 0
+    assert capsys.readouterr().out.startswith(f"sac {ENV} after 0 steps: return -")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("env", ["Hopper-v4", "Ant-v5", "Humanoid-v5", "Pusher-v5"])
+def test_mujoco_tasks_repeat_in_another_process(tools, tmp_path, env):
+    argv = tools.tiny("npg", env, tmp_path, "-n", "4096", "--eval-freq", "0")
+    assert main(argv) == 0
+    run = tools.only_run(tmp_path)
+    command = [sys.executable, "-m", "zoo.verify", str(run.path), "-P", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    report = json.loads(done.stdout)
+    assert report["equal"] == "bit for bit"
+    assert report["onnx"]["is_rebuilt"]
+    assert report["onnx"]["float32_error"] < 1e-5
 
 
 def test_training_does_not_wait_for_onnx():
