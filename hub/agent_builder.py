@@ -168,8 +168,11 @@ def _n_bytes(space: spaces.Space[Any]) -> int:
 def _random_generators_kept() -> Iterator[None]:
     """Undo what building an agent does to the global generators: SB3 seeds and draws from them."""
     python, numpy = random.getstate(), np.random.get_state()
+    # Asking a GPU that nobody uses for its generator would take memory on it.
+    in_use: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    gpus = range(torch.cuda.device_count()) if in_use else ()
     try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        with torch.random.fork_rng(devices=gpus):
             yield
     finally:
         random.setstate(python)

@@ -40,7 +40,8 @@ def agent_class(library: str, name: str) -> type[BaseAlgorithm]:
         raise BundleError(f"algorithm.library: {UnknownName('library', library, LIBRARIES)}")
     if library == REGISTERED:
         if name not in algorithm_names():
-            raise _unknown(library, name, algorithm_names())
+            advice = "One of another package needs that package installed."
+            raise _unknown(library, name, algorithm_names(), advice)
         return algorithm_class(name)
     module, classes = GUESTS[library]
     if name not in classes:
@@ -54,8 +55,9 @@ def agent_class(library: str, name: str) -> type[BaseAlgorithm]:
     return found
 
 
-def _unknown(library: str, name: str, known: Iterable[str]) -> BundleError:
-    return BundleError(f"algorithm.name: {UnknownName(f'algorithm of {library}', name, known)}")
+def _unknown(library: str, name: str, known: Iterable[str], advice: str = "") -> BundleError:
+    unknown = UnknownName(f"algorithm of {library}", name, known, advice)
+    return BundleError(f"algorithm.name: {unknown}")
 
 
 def library_of(agent: type[BaseAlgorithm], name: str) -> str:

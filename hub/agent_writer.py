@@ -79,10 +79,10 @@ def describe_agent(
 
 
 def _policy_name(model: BaseAlgorithm, algo: str) -> str:
-    for name, policy in model.policy_aliases.items():
-        if type(model.policy) is policy:
+    policy = type(_plain(model.policy))
+    for name, known in model.policy_aliases.items():
+        if policy is known:
             return name
-    policy = type(model.policy)
     raise BundleError(
         f"The agent's policy is a {policy.__module__}.{policy.__qualname__}; a bundle names its "
         f"policy, and {algo} knows {', '.join(model.policy_aliases)}."

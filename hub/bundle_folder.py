@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agents.errors import BundleError
+from hub.strict_json import shown
 
 __all__ = [
     "AGENT",
@@ -93,16 +94,16 @@ def check_listing(folder: Path, listed: Mapping[str, FileRecord]) -> None:
 def _check_entry(folder: Path, entry: os.DirEntry[str], listed: Mapping[str, FileRecord]) -> None:
     if entry.is_symlink():
         raise BundleError(
-            f"{folder} holds the link '{entry.name}'; a bundle holds its files themselves. Copy it "
-            "with `cp -rL`."
+            f"{folder} holds the link {shown(entry.name)}; a bundle holds its files themselves. "
+            "Copy it with `cp -rL`."
         )
     if entry.name not in (AGENT, CARD, *listed):
         raise BundleError(
-            f"{folder} holds '{entry.name[:100]}', which its {AGENT} does not list: delete it, or "
+            f"{folder} holds {shown(entry.name)}, which its {AGENT} does not list: delete it, or "
             "get the bundle again."
         )
     if not entry.is_file(follow_symlinks=False):
-        raise BundleError(f"{folder} holds '{entry.name}', which is not a regular file.")
+        raise BundleError(f"{folder} holds {shown(entry.name)}, which is not a regular file.")
 
 
 @contextmanager
@@ -203,7 +204,7 @@ def _check_replaceable(path: Path) -> None:
     foreign = [name for name in names if name not in (AGENT, CARD, *FILES)]
     if names and (foreign or AGENT not in names):
         raise BundleError(
-            f"{path} exists and is not a bundle: it holds '{(foreign or names)[0]}'. Choose "
+            f"{path} exists and is not a bundle: it holds {shown((foreign or names)[0])}. Choose "
             "another name."
         )
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import importlib
+import json
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +20,11 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
+from agents.errors import BundleError
 from agents.registry import algorithm_class, constructor_parameters
 from agents.rollout_normalize import RolloutNormalize
 from hub.bundle import Bundle, save_bundle
+from hub.tensor_file import read_tensors
 from hub.vec_normalize import load_statistics, statistics
 
 IMAGE = spaces.Box(0, 255, (36, 40, 1), np.uint8)  # channels last, as environments give them
@@ -127,12 +132,13 @@ class Studio:
         action: str | None = None,
         normalize: str | dict[str, Any] | None = None,
         n_timesteps: int = 64,
+        policy: str | None = None,
         **kwargs: Any,
     ) -> BaseAlgorithm:
         """Return a trained agent, small in everything that its algorithm lets one choose."""
         agent = cls.agent_class(library, algo)
         action = action or cls.action_of(algo, {})
-        policy = {"vector": "MlpPolicy", "image": "CnnPolicy"}.get(observation, "MultiInputPolicy")
+        usual = {"vector": "MlpPolicy", "image": "CnnPolicy"}.get(observation, "MultiInputPolicy")
         known = constructor_parameters(agent)
         settings = {key: value for key, value in SMALL.items() if key in known}
         if algo in OFF_POLICY:
@@ -141,7 +147,7 @@ class Studio:
         # SB3 writes into the dict that it is given.
         kwargs["policy_kwargs"] = copy.deepcopy(kwargs.get("policy_kwargs", small))
         model = agent(
-            policy,
+            policy or usual,
             cls.venv(observation, action, normalize),
             device="cpu",
             **settings | kwargs,
@@ -188,6 +194,73 @@ class Studio:
         model.env.seed(9)
         model.action_space.seed(9)
         model.learn(n_timesteps, reset_num_timesteps=False)
+
+
+class Attack:
+    """What somebody does to a bundle who knows the format."""
+
+    @staticmethod
+    def sign(folder: Path) -> None:
+        """Make the digests right again, as an attacker would."""
+        document = json.loads((folder / "agent.json").read_text())
+        for name in document["files"]:
+            content = (folder / name).read_bytes()
+            document["files"][name] = {
+                "size": len(content),
+                "sha256": hashlib.sha256(content).hexdigest(),
+            }
+        (folder / "agent.json").write_text(json.dumps(document))
+
+    @staticmethod
+    def put(folder: Path, name: str, content: bytes, *, listed: bool = True) -> None:
+        (folder / name).write_bytes(content)
+        if listed:
+            document = json.loads((folder / "agent.json").read_text())
+            document["files"].setdefault(name, {})
+            (folder / "agent.json").write_text(json.dumps(document))
+            Attack.sign(folder)
+
+    @staticmethod
+    def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+        document = json.loads((folder / "agent.json").read_text())
+        change(document)
+        (folder / "agent.json").write_text(json.dumps(document))
+
+    @staticmethod
+    def assert_refused(folder: Path, reason: str = "") -> None:
+        for load in (Bundle.load_policy, Bundle.load_model):
+            with pytest.raises(BundleError) as caught:
+                load(Bundle.open(folder))
+            assert reason in str(caught.value)
+            assert "\n" not in str(caught.value)
+            assert len(str(caught.value)) < 700
+
+    @staticmethod
+    def assert_unharmed(folder: Path) -> None:
+        Bundle.open(folder).load_model()
+
+    @staticmethod
+    def reweighted(folder: Path, name: str, change: Callable[[dict[str, Any]], Any]) -> None:
+        arrays = read_tensors((folder / name).read_bytes(), name)
+        change(arrays)
+        header: dict[str, Any] = {}
+        data = b""
+        for key, array in arrays.items():
+            kind = {"f4": "F32", "f8": "F64", "i8": "I64", "i4": "I32"}[array.dtype.str[1:]]
+            raw = np.ascontiguousarray(array).tobytes()
+            header[key] = {
+                "dtype": kind,
+                "shape": list(array.shape),
+                "data_offsets": [len(data), len(data) + len(raw)],
+            }
+            data += raw
+        text = json.dumps(header).encode()
+        Attack.put(folder, name, struct.pack("<Q", len(text)) + text + data)
+
+
+@pytest.fixture
+def attack() -> type[Attack]:
+    return Attack
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 
 import hub
+from agents import registry
 from agents.errors import BundleError, ConfigError, MissingDependency, UnknownName
 from hub import agent_classes
 from hub.bundle import Bundle, save_bundle
@@ -302,6 +304,67 @@ def test_statistics_of_other_observations_are_refused(studio: Any, tmp_path: Pat
                 env_id="CartPole-v1",
                 normalizer=normalizer,
             )
+
+
+# --- Others' algorithms -------------------------------------------------------------------------
+
+PLUGIN = """
+from agents import NPG
+
+class Tempered(NPG):
+    resumable_attributes = ("temper", "n_coolings")
+
+    def __init__(self, *args, start_temper: float = 1.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.start_temper = self.temper = start_temper
+        self.n_coolings = 0
+
+    def train(self):
+        super().train()
+        self.temper *= 0.5
+        self.n_coolings += 1
+"""
+
+
+def test_an_algorithm_of_another_package(
+    studio: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tempered_plugin.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    point = EntryPoint("tempered", "tempered_plugin:Tempered", registry.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    registry._entry_points.cache_clear()
+    try:
+        model = studio.make("natural-zoo", "tempered", start_temper=3.0)
+        bundle = studio.save(tmp_path / "agent", model, "tempered")
+        assert bundle.manifest.arguments["start_temper"] == 3.0
+        assert bundle.manifest.counters["temper"] == 1.5
+        loaded = bundle.load_model()
+        assert type(loaded) is type(model)
+        assert (loaded.start_temper, loaded.temper, loaded.n_coolings) == (3.0, 1.5, 1)
+        assert studio.actions(loaded) == studio.actions(model)
+    finally:
+        monkeypatch.undo()
+        registry._entry_points.cache_clear()
+        sys.modules.pop("tempered_plugin", None)
+    with pytest.raises(BundleError, match="needs that package installed"):
+        bundle.load_model()
+
+
+class Compiled(torch.nn.Module):
+    """Holds a module as torch.compile's own wrapper does, without its minutes of imports."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self._orig_mod = module
+        self.optimizer = module.optimizer
+
+
+def test_a_compiled_policy(studio: Any, tmp_path: Path) -> None:
+    model = studio.make()
+    expected = studio.actions(model)
+    model.policy = Compiled(model.policy)
+    assert studio.actions(studio.save(tmp_path / "agent", model).load_model()) == expected
 
 
 # --- Guests -------------------------------------------------------------------------------------

@@ -230,6 +230,16 @@ def test_the_listing_of_a_bundle(tmp_path: Path) -> None:
         check_listing(tmp_path, LISTED)
 
 
+def test_names_that_would_play_tricks_on_a_terminal_are_shown_escaped(tmp_path: Path) -> None:
+    (tmp_path / "a\x1b[2Jb\nc").touch()
+    with pytest.raises(BundleError) as caught:
+        check_listing(tmp_path, LISTED)
+    assert r"'a\x1b[2Jb\nc'" in str(caught.value)
+    with pytest.raises(BundleError) as caught:
+        write_folder(tmp_path, NEW)
+    assert str(caught.value).isprintable()
+
+
 def test_links_and_odd_entries_are_refused(tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     bundle.mkdir()

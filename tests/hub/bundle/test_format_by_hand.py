@@ -82,6 +82,21 @@ class HandReader:
         sac_head = "actor.mu" if "actor.mu.weight" in self.weights else "actor.mu.0"
         return self.action(self.linear(hidden, heads.get(kind, sac_head)), kind)
 
+    def act_with_memory(self, raw: Any, state: tuple[Any, Any] | None) -> tuple[Any, Any]:
+        """Return the actions of one step, and the memory after it."""
+        x = np.tanh(self.linear(self.features(raw, ""), "mlp_extractor.body.0"))
+        lstm = {
+            name: self.weights[f"mlp_extractor.lstm.{name}"].astype(float)
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        }
+        size = lstm["weight_hh"].shape[1]
+        h, c = state or (np.zeros((len(x), size)), np.zeros((len(x), size)))
+        gates = x @ lstm["weight_ih"].T + lstm["bias_ih"] + h @ lstm["weight_hh"].T
+        i, f, g, o = np.split(gates + lstm["bias_hh"], 4, axis=1)
+        c = c / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-i))
+        h = np.tanh(c) / (1 + np.exp(-o))
+        return self.action(self.linear(h, "action_net"), "actor_critic"), (h, c)
+
     def kind(self) -> str:
         name = self.agent["algorithm"]["name"]
         return {"sac": "sac", "tqc": "sac", "td3": "td3", "dqn": "dqn"}.get(name, "actor_critic")
@@ -200,6 +215,20 @@ def test_the_page_is_enough_to_act(case: Any, studio: Any, tmp_path: Path) -> No
     assert len({action.tobytes() for action in expected}) > 1
     assert actions.shape == expected.shape
     np.testing.assert_allclose(actions, expected, rtol=0, atol=2e-6)
+
+
+def test_the_page_is_enough_to_remember(studio: Any, tmp_path: Path) -> None:
+    settings = {"policy": "MlpLstmPolicy", "policy_kwargs": {"net_arch": [8]}}
+    model = studio.make("natural-zoo", "a3c", **settings)
+    studio.save(tmp_path / "agent", model, "a3c")
+    reader, state, memory = HandReader(tmp_path / "agent"), None, None
+    raw = studio.observations(model)
+    for _ in range(3):
+        expected, state = model.predict(raw, state=state, deterministic=True)
+        actions, memory = reader.act_with_memory(raw, memory)
+        np.testing.assert_allclose(actions, expected, rtol=0, atol=2e-6)
+    forgetful, _ = reader.act_with_memory(raw, None)
+    assert np.abs(forgetful - actions).max() > 1e-3
 
 
 def test_what_training_goes_on_with_is_named_as_the_page_says(studio: Any, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
         if algo not in NO_DISCRETE
     ),
     ("natural-zoo", "npg", {"normalize": "rollout"}),
+    ("natural-zoo", "a3c", {"policy": "MlpLstmPolicy", "policy_kwargs": {"net_arch": [8]}}),
     ("natural-zoo", "npg", {"action": "multi_discrete", "normalize": {"norm_obs": False}}),
     ("natural-zoo", "trpo", {"action": "multi_binary", "normalize": {"norm_reward": False}}),
     *(
