@@ -63,6 +63,7 @@ def build_c_header(
             comment(_description(prefix, network, control, facts or {})),
             f"#ifndef {guard}\n#define {guard}\n\n#include <math.h>\n#include <stdint.h>\n\n",
             *_sizes(prefix.upper(), network, control),
+            "\n",
             enumeration(f"{prefix}_obs", _flat_labels(control.observation_names)),
             enumeration(f"{prefix}_action", control.action_names),
             "\n",

@@ -7,6 +7,7 @@ commas for the C++ programs that read it so.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -90,7 +91,7 @@ def network_metadata(network: PolicyNetwork) -> dict[str, str]:
         metadata["obs_normalization"] = "in-graph"
         metadata["obs_mean"] = _scalings(network, lambda scaling: scaling.mean.tolist())
         metadata["obs_std"] = _scalings(network, lambda scaling: scaling.std.tolist())
-        metadata["clip_obs"] = _scalings(network, lambda scaling: scaling.clip)
+        metadata["clip_obs"] = _scalings(network, lambda scaling: _number(scaling.clip))
     return metadata
 
 
@@ -109,6 +110,11 @@ def _labels(labels: Labels) -> str:
     if isinstance(labels, Mapping):
         return json.dumps({key: list(part) for key, part in labels.items()}, ensure_ascii=False)
     return json.dumps(list(labels), ensure_ascii=False)
+
+
+def _number(value: float) -> float | str:
+    """Return a number as JSON has it, an infinity as in the spaces."""
+    return value if math.isfinite(value) else str(value)
 
 
 def _scalings(network: PolicyNetwork, part: Callable[[Scaling], Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -144,7 +145,11 @@ def evaluation_summary(report: object) -> dict[str, Any] | None:
     if not isinstance(report, dict) or not isinstance(returns, list) or not returns:
         return None
     numbers = {key: report.get(key) for key in ("mean_return", "std_return", "num_timesteps")}
-    known = {key: value for key, value in numbers.items() if isinstance(value, int | float)}
+    known = {
+        key: value
+        for key, value in numbers.items()
+        if isinstance(value, int | float) and math.isfinite(value)
+    }
     return {**known, "n_episodes": len(returns)}
 
 

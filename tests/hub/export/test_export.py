@@ -237,5 +237,5 @@ def test_reports_without_returns(report: Any) -> None:
 
 
 def test_what_a_report_lacks_is_left_out() -> None:
-    report = {"returns": [1.0], "mean_return": "1", "std_return": None, "num_timesteps": 5}
+    report = {"returns": [1.0], "mean_return": "1", "std_return": np.nan, "num_timesteps": 5}
     assert evaluation_summary(report) == {"num_timesteps": 5, "n_episodes": 1}

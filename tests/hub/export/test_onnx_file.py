@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -100,6 +102,18 @@ def test_network_metadata_of_a_dict(agents: Any) -> None:
     assert properties["clip_obs"] == '{"grid": 2.5}'
     assert properties["action_postprocess"] == "threshold in-graph"
     assert properties["image_layout"] == '{"camera": "CHW"}'
+
+
+def test_metadata_is_json_also_without_a_clip(agents: Any, model: A2C) -> None:
+    normalizer = agents.statistics(model.observation_space)
+    file = build_policy_onnx(model.policy, dataclasses.replace(normalizer, clip_obs=math.inf))
+    assert json.loads(_properties(file)["clip_obs"]) == "inf"
+    observations = 100.0 * agents.sample(model.observation_space, 8)
+    unclipped = dataclasses.replace(normalizer, clip_obs=1e30)
+    np.testing.assert_array_equal(
+        agents.run_onnx(file, observations),
+        agents.run_onnx(build_policy_onnx(model.policy, unclipped), observations),
+    )
 
 
 def test_without_normalizer(model: A2C) -> None:
