@@ -13,7 +13,7 @@ from torch import nn
 
 from agents.errors import ExportError
 from hub.c_source import array, constant
-from hub.onnx_heads import action_bounds
+from hub.onnx_heads import action_bounds, action_resolution
 from hub.onnx_inputs import one_hot_sources
 from hub.onnx_layers import weights
 from hub.policy_network import ObservationInput
@@ -141,20 +141,18 @@ class PolicyFunction:
     def _box(self, space: spaces.Box, *, squashed: bool) -> None:
         self._action_type = "float"
         low, high = action_bounds(space)
+        bottom, top = (
+            f"(double){self._array(name, bounds, 'float')}[i]"
+            for name, bounds in (("low", low), ("high", high))
+        )
+        step = f"{self._array('resolution', action_resolution(space), 'double')}[i]"
         value = f"{self._value}[i]"
         if squashed:
-            names = [self._array(*entry, "float") for entry in (("low", low), ("high", high))]
-            bottom, top = (f"(double){name}[i]" for name in names)
             self._each(f"{value} = 0.5 * (tanh({value}) + 1.0);")
-            self._each(f"actions[i] = (float)({value} * ({top} - {bottom}) + {bottom});")
-            return
-        if np.any(np.isfinite(low)) or np.any(np.isfinite(high)):
-            bottom, top = (
-                f"{self._array(name, bounds, 'float')}[i]"
-                for name, bounds in (("low", low), ("high", high))
-            )
-            self._each(f"{value} = {value} < {bottom} ? {bottom} : {value};")
-            self._each(f"{value} = {value} > {top} ? {top} : {value};")
+            self._each(f"{value} = {value} * ({top} - {bottom}) + {bottom};")
+        self._each(f"{value} = rint({value} / {step}) * {step};")
+        self._each(f"{value} = {value} < {bottom} ? {bottom} : {value};")
+        self._each(f"{value} = {value} > {top} ? {top} : {value};")
         self._each(f"actions[i] = (float){value};")
 
     def _linear(self, layer: nn.Linear) -> None:

@@ -1,7 +1,7 @@
 """A trained MLP policy as one C99 header without dependencies.
 
 It computes what ``policy.f64.onnx`` computes, in double precision on the same float32 weights, with
-Box actions rounded to float32 at the end, and gives the same actions bit for bit.
+the same rounding at the end, and gives the same actions bit for bit.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 The graph is ``obs → actions`` (one input per key for a Dict) with normalisation, clipping and the
 action's own post-processing inside, for any batch size, in opset 15 and IR 8. In ``float64`` every
-operation is done in double precision on the float32 weights and a Box action is rounded to float32
-at the very end: runtimes differ by some 1e-15 inside, which the rounding hides, so that all of them
-give the same actions bit for bit.
+operation is done in double precision on the float32 weights, and a Box action is rounded at the
+very end (:func:`hub.onnx_heads.action_resolution`): runtimes differ by some 1e-15 inside, which the
+rounding hides, so that all of them give the same actions bit for bit.
 """
 
 from __future__ import annotations

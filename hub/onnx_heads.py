@@ -12,7 +12,9 @@ from onnx import TensorProto
 from hub.onnx_activations import emit_clip
 from hub.onnx_graph import GraphBuilder, Tensor
 
-__all__ = ["action_bounds", "action_postprocess", "emit_actions"]
+__all__ = ["action_bounds", "action_postprocess", "action_resolution", "emit_actions"]
+
+_RESOLUTION_BITS = 20
 
 Bounds = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
@@ -63,16 +65,45 @@ def action_bounds(space: spaces.Box) -> Bounds:
     return low.astype(np.float32), high.astype(np.float32)
 
 
+def action_resolution(space: spaces.Box) -> npt.NDArray[np.float64]:
+    """Return what the actions of a float64 file are multiples of, one number per element.
+
+    ``2⁻²⁰``, or that part of the bound (rounded up to a power of two) if it is smaller than 1.
+
+    Runtimes differ by about 1e-15, and a rounding gives different results where a boundary lies
+    between two of them. Towards zero float32 has ever more boundaries, which would make one number
+    in 10⁷ differ; with this grid it is at most one in 3·10⁹ (docs/onnx.md). A millionth of the
+    bound is less than any actuator resolves.
+    """
+    low, high = action_bounds(space)
+    scale = np.maximum(np.abs(low), np.abs(high)).astype(np.float64)
+    is_small = (scale > 0.0) & (scale < 1.0)
+    exponent = np.ceil(np.log2(np.where(is_small, scale, 1.0)))
+    return np.asarray(np.exp2(exponent - _RESOLUTION_BITS), dtype=np.float64)
+
+
 def _emit_box(builder: GraphBuilder, space: spaces.Box, value: Tensor, *, squashed: bool) -> None:
     low, high = action_bounds(space)
-    postprocess = _unscaled if squashed else _clipped
-    value = postprocess(builder, value, low, high)
-    if builder.dtype == np.float64:  # the last of all, so that every runtime rounds to the same
+    if squashed:
+        value = _unscaled(builder, value, low, high)
+    if builder.dtype == np.float64:
+        value = _on_grid(builder, value, action_resolution(space))
+    if builder.dtype == np.float64 or not squashed:
+        value = _clipped(builder, value, low, high)
+    if builder.dtype == np.float64:
         value = builder.node("Cast", [value], "rounded", value.shape, to=TensorProto.FLOAT)
     if space.shape != value.shape:
         shape = builder.constant("action.shape", np.array([-1, *space.shape], dtype=np.int64))
         value = builder.node("Reshape", [value, shape], "shaped", space.shape)
     builder.output("actions", TensorProto.FLOAT, value)
+
+
+def _on_grid(builder: GraphBuilder, value: Tensor, resolution: npt.NDArray[np.float64]) -> Tensor:
+    """Round to multiples of ``resolution``, powers of two: the quotient and product are exact."""
+    step = builder.real("action.resolution", resolution)
+    value = builder.node("Div", [value, step], "action/steps", value.shape)
+    value = builder.node("Round", [value], "action/whole_steps", value.shape)
+    return builder.node("Mul", [value, step], "action/on_grid", value.shape)
 
 
 def _clipped(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import itertools
+import math
 import shutil
 import subprocess
 import types
@@ -210,12 +211,25 @@ def run_torch(policy: BasePolicy, normalizer: Normalizer | None, observations: O
         return act(observations)
 
 
+def on_grid(actions: Any, space: spaces.Box) -> Any:
+    """Round to a millionth of a bound below 1, or of 1; then clip; then round to float32."""
+    bounds = np.minimum(1.0, np.maximum(np.abs(space.low), np.abs(space.high))).ravel()
+    steps = [2.0 ** (math.ceil(math.log2(bound)) - 20) for bound in bounds.tolist()]
+    step = np.reshape(steps, space.shape)
+    return np.clip(np.rint(actions / step) * step, space.low, space.high).astype(np.float32)
+
+
 @contextmanager
 def in_float64(policy: BasePolicy, normalizer: Normalizer | None) -> Iterator[Any]:
     """Turn a policy into float64, which changes no weight, and give its actions as a function."""
     space = copy.deepcopy(policy.action_space)
     if isinstance(space, spaces.Box):
         space.low, space.high = space.low.astype(np.float64), space.high.astype(np.float64)
+        if not policy.squash_output:  # clipped later
+            space.low, space.high = (
+                np.full_like(space.low, -np.inf),
+                np.full_like(space.low, np.inf),
+            )
 
     def act(observations: Observation) -> Any:
         if normalizer:
@@ -223,8 +237,9 @@ def in_float64(policy: BasePolicy, normalizer: Normalizer | None) -> Iterator[An
                 observations, lambda name, values: scaled(normalizer, values, name)
             )
         actions = policy.predict(observations, deterministic=True)[0]
-        return actions.astype(np.float32) if isinstance(space, spaces.Box) else actions
+        return on_grid(actions, true_space) if isinstance(true_space, spaces.Box) else actions
 
+    true_space = policy.action_space
     preprocessing = "stable_baselines3.common.policies.preprocess_obs"
     with (
         unittest.mock.patch(preprocessing, _preprocess_double),
@@ -336,6 +351,7 @@ def agents() -> Any:
         enlarge=enlarge,
         in_float64=in_float64,
         numpy_function=numpy_function,
+        on_grid=on_grid,
         onnx_function=onnx_function,
         run_numpy=run_numpy,
         run_onnx=run_onnx,

@@ -222,7 +222,7 @@ def test_real_tasks(agents: Any, compile_c: Any, name: str, env_id: str) -> None
         np.testing.assert_array_equal(actions.reshape(exact.shape), exact)
 
 
-def _plain_numpy(model: Any, normalizer: Normalizer) -> Callable[[Any], Any]:
+def _plain_numpy(agents: Any, model: Any, normalizer: Normalizer) -> Callable[[Any], Any]:
     """Return what the network does, written once more: no graph, no library."""
     actor = model.policy
     squashed = hasattr(actor, "actor")
@@ -253,7 +253,7 @@ def _plain_numpy(model: Any, normalizer: Normalizer) -> Callable[[Any], Any]:
             value = layer[0] @ value + layer[1] if isinstance(layer, tuple) else layer(value)
         if squashed:
             value = low + 0.5 * (np.tanh(value) + 1.0) * (high - low)
-        return np.clip(value, low, high).astype(np.float32)[None]
+        return agents.on_grid(value, model.action_space)[None]
 
     return act
 
@@ -284,7 +284,7 @@ def test_twenty_whole_episodes(agents: Any, compile_c: Any, name: str, env_id: s
     with agents.in_float64(model.policy, normalizer) as in_torch:
         others = {
             "torch": in_torch,
-            "numpy": _plain_numpy(model, normalizer),
+            "numpy": _plain_numpy(agents, model, normalizer),
             "C": compile_c(header, "a", "-O2"),
         }
         for seed in range(20):
