@@ -7,6 +7,7 @@
     │   └── UnknownName           a name that is not registered (algorithm, environment, key)
     ├── EnvironmentFault          an environment that breaks its contract (NaN, wrong shape)
     │   └── ObservationError      an observation that does not fit the agent
+    ├── TrainingDiverged          parameters that are no longer finite
     ├── RunFolderError            a run folder that cannot be written, read or resumed
     ├── BundleError               a bundle that is damaged, unsafe or not one of ours
     ├── VerificationError         an agent that is not what is published about it
@@ -42,6 +43,7 @@ __all__ = [
     "NaturalZooError",
     "ObservationError",
     "RunFolderError",
+    "TrainingDiverged",
     "UnknownName",
     "VerificationError",
     "WorkerCrashed",
@@ -86,6 +88,10 @@ class EnvironmentFault(NaturalZooError):
 
 class ObservationError(EnvironmentFault, ValueError):
     """An observation that does not fit the agent: its shape, type, keys, or not a number."""
+
+
+class TrainingDiverged(NaturalZooError):
+    """Training whose parameters are no longer finite: the settings are to blame."""
 
 
 class RunFolderError(NaturalZooError):

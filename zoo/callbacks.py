@@ -83,6 +83,7 @@ class BetweenRollouts(BaseCallback):
     :param run: its folder.
     :param resumed: what training goes on from, None from the start.
     :param log_interval: rollouts between two rows of the log.
+    :param evaluation_seed: of the periodic evaluations, see :mod:`hub.seeding`.
     """
 
     def __init__(
@@ -91,12 +92,14 @@ class BetweenRollouts(BaseCallback):
         run: RunFolder,
         resumed: Resumption | None,
         log_interval: int,
+        evaluation_seed: int = PERIODIC_EVALUATION_SEED,
     ) -> None:
         super().__init__()
         self._config = config
         self._run = run
         self._resumed = resumed
         self._log_interval = log_interval
+        self._evaluation_seed = evaluation_seed
         state = resumed.state if resumed else TrainingState()
         self._iteration = state.iteration
         self._segment = state.segment
@@ -162,7 +165,7 @@ class BetweenRollouts(BaseCallback):
         evaluation = evaluate_model(
             self.model,
             self._config,
-            seed=PERIODIC_EVALUATION_SEED,
+            seed=self._evaluation_seed,
             n_episodes=self._config.n_eval_episodes,
         )
         self._evaluations[self.model.num_timesteps] = evaluation

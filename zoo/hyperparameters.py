@@ -47,6 +47,7 @@ __all__ = [
     "coerce",
     "dump_yaml",
     "load_yaml",
+    "override_entry",
     "parse_overrides",
     "read_entries",
     "resolve_hyperparameters",
@@ -390,7 +391,7 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
     return overrides
 
 
-def _override(entry: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+def override_entry(entry: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of ``entry`` in which the dotted keys have the values of ``overrides``."""
     changed = copy.deepcopy(dict(entry))
     for key, value in overrides.items():
@@ -459,7 +460,7 @@ def resolve_hyperparameters(
     entry = _entry(algo, env_id, conf_file, untuned)
     changes = dict(overrides) if isinstance(overrides, Mapping) else parse_overrides(overrides)
     _check_plain(changes, "overrides")
-    settings = _RUN_DEFAULTS | _override(entry, changes)
+    settings = _RUN_DEFAULTS | override_entry(entry, changes)
     run = {
         key: coerce(key, settings.pop(key), kind, _RUN_DEFAULTS.get(key))
         for key, kind in RUN_KEYS.items()

@@ -14,20 +14,30 @@ The layout is RL Zoo's::
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.errors import RunFolderError
+from agents.errors import NaturalZooError, RunFolderError
+from hub.atomic import write_text
 from hub.locate import BUNDLE_FOLDER, settings_folders
 from zoo.config import RunConfig
 from zoo.locks import FileLock
 
-__all__ = ["RunFolder", "create_run_folder", "folder_name", "load_config", "run_folders"]
+__all__ = [
+    "RunFolder",
+    "create_run_folder",
+    "folder_name",
+    "load_config",
+    "make_run",
+    "run_folders",
+]
 
 _CHECKPOINT = re.compile(r"rl_model_(\d+)_steps\.zip")
 
@@ -193,6 +203,40 @@ def create_run_folder(log_folder: Path, algo: str, env_id: str) -> RunFolder:
             f"Cannot write to the log folder {parent}: {error.strerror or error}. "
             "Choose another one with --log-folder."
         ) from error
+
+
+def make_run(run: RunFolder, config: RunConfig) -> None:
+    """Make the folder of a run that has not begun: ``zoo.train --resume`` begins it.
+
+    A run of the same settings is left as far as it has come; any other is removed.
+
+    :raises RunFolderError: the folder cannot be written.
+    """
+    try:
+        if dataclasses.replace(load_config(run), source=config.source) == config:
+            return
+    except NaturalZooError:
+        pass
+    run.remove()
+    try:
+        run.settings.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(
+            f"Cannot write to {run.path}: {error.strerror or error}. Choose another --log-folder."
+        ) from error
+    options = {
+        "algo": config.algo,
+        "env": config.env_id,
+        "seed": config.seed,
+        "n-timesteps": config.n_timesteps,
+        "num-threads": config.n_threads,
+        "eval-freq": config.eval_freq or 0,
+        "eval-episodes": config.n_eval_episodes,
+        "save-freq": config.save_freq or 0,
+    }
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    write_text(run.command, shlex.join(["python", "-m", "zoo.train", *words]) + "\n")
+    write_text(run.config, config.to_yaml())
 
 
 def load_config(run: RunFolder) -> RunConfig:

@@ -19,10 +19,11 @@ from stable_baselines3.common.vec_env import (
     unwrap_vec_normalize,
 )
 
-from agents.errors import EnvironmentFault, NaturalZooError, RunFolderError, WorkerCrashed
+from agents.errors import EnvironmentFault, RunFolderError, TrainingDiverged, WorkerCrashed
 from agents.registry import algorithm_class, constructor_parameters
 from agents.rollout_normalize import RolloutNormalize
 from hub.atomic import write_bytes
+from hub.seeding import PERIODIC_EVALUATION_SEED
 from zoo.agent_file import load_agent_file
 from zoo.callbacks import BetweenRollouts, ProgressBar, StopSignal
 from zoo.config import RunConfig
@@ -160,7 +161,7 @@ class Training:
         except ValueError as error:
             if _is_finite(self.model):
                 raise
-            raise NaturalZooError(
+            raise TrainingDiverged(
                 f"The parameters are no longer finite after {self.model.num_timesteps} steps: "
                 "training has diverged. Lower learning_rate or target_kl with --hyperparams."
             ) from error
@@ -173,10 +174,13 @@ def prepare(
     *,
     resumption: Resumption | None = None,
     tracking: TrackingOptions | None = None,
+    evaluation_seed: int = PERIODIC_EVALUATION_SEED,
 ) -> Iterator[Training]:
     """Build environments, agent and logger, and close them when the block ends.
 
     What cannot work fails here, before the first step.
+
+    :param evaluation_seed: of the periodic evaluations, see :mod:`hub.seeding`.
     """
     torch.set_num_threads(config.n_threads)
     with ExitStack() as stack:
@@ -186,7 +190,9 @@ def prepare(
             _set_parameters(model, config, resumption)
         model.set_logger(make_logger(run, config, tracking or TrackingOptions(), model))
         stack.callback(model.logger.close)
-        between_rollouts = BetweenRollouts(config, run, resumption, _log_interval(model, config))
+        between_rollouts = BetweenRollouts(
+            config, run, resumption, _log_interval(model, config), evaluation_seed
+        )
         yield Training(model, config, run, resumption, between_rollouts)
 
 

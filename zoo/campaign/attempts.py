@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import shlex
 import signal
 import time
 from pathlib import Path
 
-from agents.errors import NaturalZooError, RunFolderError
+from agents.errors import NaturalZooError
 from hub.atomic import write_text
 from zoo import train
 from zoo.campaign.cells import Places
 from zoo.campaign.planning import Task
 from zoo.campaign.progress import steps_done
 from zoo.campaign.results import Result, collect, failure
-from zoo.config import RunConfig
 from zoo.jobs import Job, last_lines
 from zoo.locks import FileLock
 from zoo.provenance import source_commit
-from zoo.runs import RunFolder, load_config
+from zoo.runs import RunFolder, make_run
 
 __all__ = ["Attempt", "lock_cell"]
 
@@ -69,10 +66,9 @@ class Attempt:
         self._log = places.log(task.cell)
         self._started = time.monotonic()
         afresh = n_failures > 1 or (n_failures == 1 and self.is_finished)
-        if afresh or not _is_run_of(self.run, task.config):
+        if afresh:
             self.run.remove()
-        if not self.run.config.exists():
-            _make_run_folder(self.run, task.config)
+        make_run(self.run, task.config)
         self._commits = _read_attempts(self.run)
         self.steps_before = steps_done(self.run.monitor)
         self.job = None if self.is_finished else self._start()
@@ -127,38 +123,6 @@ class Attempt:
         write_text(_attempts_file(self.run), json.dumps(self._commits) + "\n")
         arguments = ["--resume", str(self.run.path), "--no-progress"]
         return Job(train.main, [arguments], self._log)
-
-
-def _is_run_of(run: RunFolder, config: RunConfig) -> bool:
-    try:
-        recorded = load_config(run)
-    except NaturalZooError:
-        return False
-    return dataclasses.replace(recorded, source=config.source) == config
-
-
-def _make_run_folder(run: RunFolder, config: RunConfig) -> None:
-    """Make a run that has not begun: ``zoo.train --resume`` starts it."""
-    try:
-        run.settings.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFolderError(
-            f"Cannot write to {run.path}: {error.strerror or error}. Choose another --log-folder."
-        ) from error
-    options = {
-        "algo": config.algo,
-        "env": config.env_id,
-        "seed": config.seed,
-        "n-timesteps": config.n_timesteps,
-        "num-threads": config.n_threads,
-        "env-threads": config.env_threads,
-        "eval-freq": config.eval_freq or 0,
-        "eval-episodes": config.n_eval_episodes,
-        "save-freq": config.save_freq or 0,
-    }
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    write_text(run.command, shlex.join(["python", "-m", "zoo.train", *words]) + "\n")
-    write_text(run.config, config.to_yaml())
 
 
 def _attempts_file(run: RunFolder) -> Path:
