@@ -22,6 +22,7 @@ COMMANDS = {
     "verify": ("zoo.verify", "repeat the evaluation an agent is published with"),
     "run": ("hub.run", "let an agent act from its ONNX file, without torch"),
     "export": ("hub.export", "write an agent as ONNX files or a C header"),
+    "tune": ("zoo.tune", "search hyperparameters and write a preset"),
     "benchmark": (
         "zoo.benchmark",
         "train a grid of algorithms, tasks, seeds; tables and pictures",

@@ -46,6 +46,7 @@ __all__ = [
     "check_agent",
     "coerce",
     "dump_yaml",
+    "flow_yaml",
     "load_yaml",
     "override_entry",
     "parse_overrides",
@@ -258,7 +259,7 @@ def coerce(key: str, value: Any, annotation: Any, default: Any = None) -> Any:
         default = next(
             (_EXAMPLES[kind] for kind in map(signatures.base, kinds) if kind in _EXAMPLES), None
         )
-    example = "" if default is None else f" Write for example `{key}: {_flow(default)}`."
+    example = "" if default is None else f" Write for example `{key}: {flow_yaml(default)}`."
     expected = " or ".join(words or literals)
     raise ConfigError(f"{key}: {value!r} is not {expected}.{example}")
 
@@ -288,7 +289,8 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _flow(value: object) -> str:
+def flow_yaml(value: object) -> str:
+    """Return a value as YAML on one line, as it stands behind a key."""
     text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, width=math.inf)
     return text.removesuffix("\n").removesuffix("\n...")
 
@@ -404,7 +406,7 @@ def override_entry(entry: Mapping[str, Any], overrides: Mapping[str, Any]) -> di
             if not isinstance(inner, dict):
                 raise ConfigError(
                     f"'{key}' cannot be set: {parent} is {inner!r} and not a mapping. "
-                    f"Give all of it, as in {parent}={{{last}: {_flow(value)}}}."
+                    f"Give all of it, as in {parent}={{{last}: {flow_yaml(value)}}}."
                 )
             target = inner
         target[last] = value

@@ -11,6 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import os
+import re
 import signal
 import sys
 import threading
@@ -20,12 +21,15 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Job", "last_lines", "wait_for_any"]
+__all__ = ["Job", "failure_reason", "last_lines", "wait_for_any"]
 
 _PRELOADED = [
     "zoo.train",
     *("mujoco", "gymnasium.envs.mujoco", "torch._dynamo"),  # what a first training imports
 ]
+_N_LINES_SEARCHED = 200
+# "error: …" of our own commands, or the head of an exception's message, which may go on for lines.
+_TOLD = re.compile(r"error: |[A-Za-z_][\w.]*(Error|Exception|Fault|Interrupt|Exit)\b")
 # Libraries read these when they are loaded; a job is meant for one core.
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -77,6 +81,17 @@ def last_lines(log: Path, n_lines: int) -> list[str]:
             return list(deque((line for line in lines if line), maxlen=n_lines))
     except FileNotFoundError:
         return []
+
+
+def failure_reason(exit_code: int | None, log: Path) -> str:
+    """Return in one line why a process failed: its known error, or the exception it died of."""
+    if exit_code is not None and exit_code < 0:
+        name = signal.Signals(-exit_code).name
+        memory = ", maybe for lack of memory" if name == "SIGKILL" else ""
+        return f"the process was ended by {name}{memory}"
+    lines = last_lines(log, _N_LINES_SEARCHED)
+    told = [line for line in lines if _TOLD.match(line)] or lines
+    return told[-1].removeprefix("error: ") if told else f"exit code {exit_code}"
 
 
 def _context() -> BaseContext:

@@ -161,10 +161,15 @@ class Training:
         except ValueError as error:
             if _is_finite(self.model):
                 raise
-            raise TrainingDiverged(
-                f"The parameters are no longer finite after {self.model.num_timesteps} steps: "
-                "training has diverged. Lower learning_rate or target_kl with --hyperparams."
-            ) from error
+            raise self._diverged() from error
+        if not _is_finite(self.model):  # since the very last update
+            raise self._diverged()
+
+    def _diverged(self) -> TrainingDiverged:
+        return TrainingDiverged(
+            f"The parameters are no longer finite after {self.model.num_timesteps} steps: "
+            "training has diverged. Lower learning_rate or target_kl with --hyperparams."
+        )
 
 
 @contextmanager

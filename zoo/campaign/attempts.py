@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from zoo.campaign.cells import Places
 from zoo.campaign.planning import Task
 from zoo.campaign.progress import steps_done
 from zoo.campaign.results import Result, collect, failure
-from zoo.jobs import Job, last_lines
+from zoo.jobs import Job, failure_reason, last_lines
 from zoo.locks import FileLock
 from zoo.provenance import source_commit
 from zoo.runs import RunFolder, make_run
@@ -99,7 +98,7 @@ class Attempt:
         """
         if self.exit_code == 0:
             return collect(self.run, self.task.config, self._commits)
-        raise NaturalZooError(_reason(self.exit_code, self._log))
+        raise NaturalZooError(_without_folders(failure_reason(self.exit_code, self._log)))
 
     def failure(self, error: str) -> Result:
         """Return the result of a run that is given up."""
@@ -136,15 +135,8 @@ def _read_attempts(run: RunFolder) -> list[str | None]:
         return []
 
 
-def _reason(exit_code: int | None, log: Path) -> str:
-    """Return why a process failed, in a line fit for a file that is published."""
-    if exit_code is not None and exit_code < 0:
-        name = signal.Signals(-exit_code).name
-        return f"the process was ended by {name}" + (
-            ", maybe for lack of memory" if name == "SIGKILL" else ""
-        )
-    lines = last_lines(log, 1)
-    line = lines[0].removeprefix("error: ") if lines else f"exit code {exit_code}"
+def _without_folders(line: str) -> str:
+    """Return a line fit for a file that is published."""
     for folder, shown in ((Path.cwd(), "."), (Path.home(), "~")):
         line = line.replace(str(folder), shown)
     return line
