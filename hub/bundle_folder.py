@@ -24,6 +24,7 @@ __all__ = [
     "NORMALIZER",
     "OPTIMIZER",
     "POLICY",
+    "SOURCE",
     "FileRecord",
     "check_listing",
     "digest_bytes",
@@ -34,6 +35,8 @@ __all__ = [
 
 AGENT = "agent.json"
 CARD = "README.md"
+SOURCE = ".source.json"
+"""Where a bundle was fetched from; never part of it."""
 POLICY = "policy.safetensors"
 NORMALIZER = "normalizer.safetensors"
 OPTIMIZER = "optimizer.safetensors"
@@ -49,6 +52,7 @@ FILES: dict[str, int] = {
     "policy.f64.onnx": 512 * _MIB,
     "evaluation.json": 16 * _MIB,
     "curve.csv": 64 * _MIB,
+    "curve.png": 64 * _MIB,
     "config.yml": _MIB,
     "command.txt": _MIB,
     "replay.mp4": 512 * _MIB,
@@ -201,7 +205,7 @@ def _check_replaceable(path: Path) -> None:
     if path.is_symlink() or not path.is_dir():
         raise BundleError(f"{path} exists and is not a folder; choose another name.")
     names = sorted(os.listdir(path))
-    foreign = [name for name in names if name not in (AGENT, CARD, *FILES)]
+    foreign = [name for name in names if name not in (AGENT, CARD, SOURCE, *FILES)]
     if names and (foreign or AGENT not in names):
         raise BundleError(
             f"{path} exists and is not a bundle: it holds {shown((foreign or names)[0])}. Choose "

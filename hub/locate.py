@@ -6,25 +6,32 @@ AGENT is, in this order,
 2. a bundle: a folder with ``agent.json``,
 3. a run folder: its ``bundle/``,
 4. the name of a published agent, such as ``npg-Walker2d-v4``: a bundle in ``pretrained/``, which a
-   checkout and an installed distribution have beside the package ``hub``.
+   checkout and an installed distribution have beside the package ``hub``; then, if the variable
+   ``NATURAL_ZOO_ORG`` is set, that agent of this organisation on the Hub,
+5. an agent of a hub, ``ORG/NAME[@REVISION]`` or ``folder:DIR/NAME[@REVISION]``, which is fetched
+   unless the cache has it.
 
 Nothing here opens what it finds; NumPy is not needed, nor is anything larger.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from agents.errors import BundleError, ConfigError, RunFolderError, UnknownName, nearest_match
+from hub.agent_name import FolderName, RemoteName, parse_agent_name
 from hub.bundle_folder import AGENT
 
 __all__ = [
     "AGENT",
     "BUNDLE_FOLDER",
     "Located",
+    "hub_name",
+    "is_guest_folder",
     "locate",
     "onnx_path",
     "published_agents",
@@ -36,12 +43,12 @@ BUNDLE_FOLDER = "bundle"
 PUBLISHED = Path(__file__).resolve().parents[1] / "pretrained"
 
 _WHAT_WORKS = (
-    "Give a run folder such as logs/npg/Walker2d-v4_1, a bundle, a published agent's name or a "
-    ".onnx file."
+    "Give a run folder such as logs/npg/Walker2d-v4_1, a bundle, a published agent's name, "
+    "ORG/NAME of the Hub or a .onnx file."
 )
 _ONNX_FILES = {False: "policy.onnx", True: "policy.f64.onnx"}
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+_ORGANIZATION = "NATURAL_ZOO_ORG"
 
 
 @dataclass(frozen=True)
@@ -85,9 +92,31 @@ def locate(agent: str | Path) -> Located:
     """Find an agent.
 
     :raises UnknownName: no published agent has that name.
-    :raises BundleError: there is no such file.
+    :raises BundleError: there is no such file, or the agent is of RL Zoo or SB3.
     :raises RunFolderError: there is no such folder, or it holds no agent.
+    :raises HubError: it cannot be fetched, with the reason.
     """
+    found = _locate_path(agent)
+    if found is not None:
+        return found
+    name = str(agent)
+    if _NAME.fullmatch(name) and (PUBLISHED / name / AGENT).is_file():
+        return Located("bundle", PUBLISHED / name)
+    in_hub = hub_name(agent)
+    if in_hub is not None:
+        from hub.fetch import fetch_agent  # what stays at home does not pay for it
+
+        fetched = fetch_agent(in_hub)
+        if fetched.kind == "guest":
+            raise BundleError(_convert_advice(str(in_hub)))
+        return Located("bundle", fetched.path)
+    if _NAME.fullmatch(name):
+        raise UnknownName("agent", name, published_agents(), _WHAT_WORKS)
+    raise RunFolderError(f"There is no folder '{agent}'.{_nearest_path(Path(agent))} {_WHAT_WORKS}")
+
+
+def _locate_path(agent: str | Path) -> Located | None:
+    """Return what is at a path, None if nothing is."""
     path = Path(agent)
     if path.suffix == ".onnx":
         if not path.is_file():
@@ -95,23 +124,50 @@ def locate(agent: str | Path) -> Located:
         return Located("onnx", path)
     if (path / AGENT).is_file():
         return Located("bundle", path)
+    if not path.is_dir():
+        return None
+    if is_guest_folder(path):
+        raise BundleError(_convert_advice(str(agent)))
     if settings_folders(path):
         return Located("run", path)
-    if path.is_dir():
-        raise RunFolderError(
-            f"'{agent}' is not a run folder and not a bundle: it has neither ENV/config.yml nor "
-            f"{AGENT}. Give a folder such as logs/npg/Walker2d-v4_1."
-        )
-    name = str(agent)
-    if _NAME.fullmatch(name):
-        if (PUBLISHED / name / AGENT).is_file():
-            return Located("bundle", PUBLISHED / name)
-        raise UnknownName("agent", name, published_agents(), _WHAT_WORKS)
-    # Where an agent of the Hugging Face Hub, ORG/NAME[@REVISION], will be looked for.
-    hub = f" Agents of the Hugging Face Hub cannot be fetched yet. {_WHAT_WORKS}"
     raise RunFolderError(
-        f"There is no folder '{agent}'.{_nearest_path(path)}"
-        f"{hub if _HUB_NAME.fullmatch(name) else ''}"
+        f"'{agent}' is not a run folder and not a bundle: it has neither ENV/config.yml nor "
+        f"{AGENT}. Give a folder such as logs/npg/Walker2d-v4_1."
+    )
+
+
+def hub_name(agent: str | Path) -> RemoteName | FolderName | None:
+    """Return the name of an agent in a hub, None for one of this machine.
+
+    ``logs/nqg`` where there is a folder ``logs`` is a mistyped path, and not an agent of the
+    organisation ``logs``.
+    """
+    text = str(agent)
+    name = parse_agent_name(text)
+    if isinstance(name, RemoteName) and (Path(text).exists() or Path(text).parent.is_dir()):
+        return None
+    if name is None and _NAME.fullmatch(text) and not Path(text).exists():
+        organization = os.environ.get(_ORGANIZATION)
+        is_here = (PUBLISHED / text / AGENT).is_file()
+        return RemoteName(f"{organization}/{text}") if organization and not is_here else None
+    return name
+
+
+def is_guest_folder(path: Path) -> bool:
+    """Return whether a folder is a run of RL Zoo or a copy of an SB3 repository, and not ours."""
+    if (path / AGENT).is_file() or (path / BUNDLE_FOLDER / AGENT).is_file():
+        return False
+    settings = settings_folders(path)
+    if settings and not any((folder / "args.yml").is_file() for folder in settings):
+        return False  # our own runs have none
+    return any(archive.name != "train_eval_metrics.zip" for archive in path.glob("*.zip"))
+
+
+def _convert_advice(agent: str) -> str:
+    return (
+        f"'{agent}' is an agent of RL Zoo or Stable-Baselines3, not a bundle. Type: "
+        f"python -m hub.convert {agent} -o BUNDLE, then give BUNDLE; or in Python: "
+        f'hub.load("{agent}")'
     )
 
 
@@ -133,6 +189,11 @@ def onnx_path(agent: str | Path, *, float64: bool = False) -> Path:
     :param float64: the float64 one of a folder; a ``.onnx`` file is taken as it is.
     :raises BundleError: it has none.
     """
+    in_hub = hub_name(agent)
+    if in_hub is not None:
+        from hub.fetch import fetch_onnx  # what stays at home does not pay for it
+
+        return fetch_onnx(in_hub, _ONNX_FILES[float64]).path
     found = locate(agent)
     if found.kind == "onnx":
         return found.path

@@ -14,7 +14,14 @@ from typing import Any
 
 import yaml
 
-__all__ = ["TAG", "AgentFacts", "SeedResult", "render_card"]
+__all__ = [
+    "TAG",
+    "AgentFacts",
+    "SeedResult",
+    "algorithm_name",
+    "algorithm_title",
+    "render_card",
+]
 
 TAG = "natural-zoo"
 """Marks our agents among all others of the Hub."""
@@ -118,6 +125,11 @@ def render_card(facts: AgentFacts, name: str) -> str:
 def algorithm_title(algo: str) -> str:
     """Return the name of an algorithm as papers write it."""
     return _NAMES.get(algo, algo.upper())
+
+
+def algorithm_name(title: str) -> str:
+    """Return the name in lower case of an algorithm as a card's ``model-index`` has it."""
+    return {name: algo for algo, name in _NAMES.items()}.get(title, title.lower())
 
 
 def _front_matter(facts: AgentFacts) -> str:

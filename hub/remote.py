@@ -28,7 +28,15 @@ from hub.remote_errors import explain
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-__all__ = ["Snapshot", "download", "list_repositories", "upload", "user_name"]
+__all__ = [
+    "Snapshot",
+    "download",
+    "endpoint",
+    "list_repositories",
+    "require_token",
+    "upload",
+    "user_name",
+]
 
 _PUBLIC = "https://huggingface.co"
 _ATTEMPTS = 30
@@ -78,7 +86,12 @@ def client(token: str | None = None) -> HfApi:
 
 
 def download(
-    repo: str, patterns: Sequence[str], revision: str | None = None, *, token: str | None = None
+    repo: str,
+    patterns: Sequence[str],
+    revision: str | None = None,
+    *,
+    token: str | None = None,
+    force: bool = False,
 ) -> Snapshot:
     """Bring files of a repository into the cache, or find them there.
 
@@ -87,6 +100,7 @@ def download(
     :param repo: ``ORG/NAME``.
     :param patterns: of the files, such as ``"*.json"``.
     :param revision: a branch, a tag or a commit; None for ``main``.
+    :param force: fetch also what the cache has.
     :raises AgentNotFound: there is no such repository or revision, or it is private.
     :raises AccessDenied: the token is wrong.
     :raises HubUnreachable: no connection, and not in the cache.
@@ -210,6 +224,14 @@ def user_name(token: str | None = None) -> str:
     _require_token(api)
     with _errors("The Hub"):
         return str(api.whoami()["name"])
+
+
+def require_token(token: str | None = None) -> None:
+    """Say early that there is no token.
+
+    :raises AccessDenied: there is none.
+    """
+    _require_token(client(token))
 
 
 def _require_token(api: HfApi) -> None:

@@ -8,7 +8,7 @@ that way is refused unless the caller says ``trust_pickle=True``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,46 +17,20 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from agents.errors import BundleError
 from hub.front_matter import card_environment, read_front_matter
+from hub.guest_files import NORMALIZERS, GuestFiles
 from hub.normalizer import Normalizer
+from hub.plain_data import check_env_kwargs
 from hub.rl_zoo_yaml import linear_schedule, normalize_settings, read_rl_zoo_yaml
 from hub.sb3_archive import read_sb3_archive
 from hub.sb3_model import build_sb3_model
 from hub.trusted_pickle import load_trusting
 from hub.vec_normalize_pickle import read_vec_normalize
 
-__all__ = ["GuestAgent", "GuestFiles", "find_guest", "load_guest"]
+__all__ = ["GuestAgent", "load_guest"]
 
 _MAX_TEXT = 1_000_000
-_NORMALIZERS = ("vecnormalize.pkl", "vec_normalize.pkl")
-_CHECKPOINT = re.compile(r"rl_model_\d+_steps\.zip")
-_NOT_AGENTS = ("train_eval_metrics.zip", "best_model.zip", "replay_buffer.zip")
 _WRAPPERS = ("env_wrapper", "vec_env_wrapper", "frame_stack")
 _NAMED = re.compile(r"([a-z][a-z0-9_]*)-(.+)\.zip")
-
-
-@dataclass(frozen=True)
-class GuestFiles:
-    """Which files of a folder make up an agent; paths are relative to it, in POSIX form.
-
-    :param archive: SB3's zip.
-    :param normalizer: the pickled statistics, if there are any.
-    :param config: RL Zoo's hyperparameters.
-    :param args: RL Zoo's command line.
-    :param env_kwargs: arguments of the environment.
-    :param card: README.md.
-    """
-
-    archive: str
-    normalizer: str | None = None
-    config: str | None = None
-    args: str | None = None
-    env_kwargs: str | None = None
-    card: str | None = None
-
-    def all(self) -> list[str]:
-        """Return the files that exist."""
-        files = (getattr(self, name) for name in self.__dataclass_fields__)
-        return [file for file in files if file]
 
 
 @dataclass(frozen=True)
@@ -78,51 +52,13 @@ class GuestAgent:
     notes: tuple[str, ...] = ()
 
 
-def find_guest(names: Iterable[str], which: str = "final") -> GuestFiles | None:
-    """Return the files of an agent among all files of a folder, None if there is none.
-
-    :param names: paths relative to the folder, in POSIX form; at most two levels count.
-    :param which: ``"final"`` or ``"best"``.
-    """
-    paths = [PurePosixPath(name) for name in names]
-    root = sorted(str(path) for path in paths if len(path.parts) == 1)
-    below = {str(path): path for path in paths if len(path.parts) == 2}
-    if which == "best":
-        archives = [name for name in root if name == "best_model.zip"]
-    else:
-        archives = [
-            name
-            for name in root
-            if name.endswith(".zip") and name not in _NOT_AGENTS and not _CHECKPOINT.fullmatch(name)
-        ]
-    if not archives:
-        return None
-    # In a run's folder the settings lie in a folder named after the environment.
-    inside = {path.name: name for name, path in below.items()}
-
-    def find(*candidates: str) -> str | None:
-        return next(
-            (n for c in candidates for n in (c, inside.get(c)) if n in {*root, *below}), None
-        )
-
-    return GuestFiles(
-        archive=_best_named(archives, below.values()),
-        normalizer=find(*_NORMALIZERS),
-        config=find("config.yml"),
-        args=find("args.yml"),
-        env_kwargs=find("env_kwargs.yml"),
-        card=find("README.md"),
-    )
-
-
-def _best_named(archives: list[str], below: Iterable[PurePosixPath]) -> str:
-    """Return the archive that is named as the folder of its settings, else the first."""
-    folders = {path.parts[0] for path in below}
-    return next((a for a in archives if a.removesuffix(".zip") in folders), archives[0])
-
-
 def load_guest(
-    folder: Path, files: GuestFiles, *, trust_pickle: bool = False, device: str = "cpu"
+    folder: Path,
+    files: GuestFiles,
+    *,
+    trust_pickle: bool = False,
+    n_envs: int | None = None,
+    device: str = "cpu",
 ) -> GuestAgent:
     """Load an agent that was trained elsewhere.
 
@@ -130,6 +66,7 @@ def load_guest(
     :param files: from :func:`find_guest`.
     :param trust_pickle: unpickle, which runs whatever the author has put in. Not needed for what
         RL Zoo and SB3 write by themselves.
+    :param n_envs: environments that it will be given; None for as many as it was trained in.
     :param device: of torch.
     :raises BundleError: a file is damaged, or cannot be read without running code.
     """
@@ -141,20 +78,19 @@ def load_guest(
         archive = folder / files.archive
         algo = _algorithm_by_name(files, args, folder)
         pickled = folder / files.normalizer if files.normalizer else None
-        model, normalizer = load_trusting(archive, algo, pickled, device)
+        model, normalizer = load_trusting(archive, algo, pickled, n_envs, device)
         notes: tuple[str, ...] = ()
     else:
-        algo, model, notes = _load_safely(folder, files, config, device)
+        algo, model, notes = _load_safely(folder, files, config, n_envs, device)
         normalizer = _normalizer(folder, files, config)
-    if not isinstance(env_kwargs, dict):
-        raise BundleError(f"{files.env_kwargs or files.args}: env_kwargs is no mapping.")
+    env_kwargs = check_env_kwargs(env_kwargs, f"{folder}: env_kwargs")
     return GuestAgent(
-        model, normalizer, algo, env_id, dict(env_kwargs), (*notes, *_wrapper_notes(config))
+        model, normalizer, algo, env_id, env_kwargs, (*notes, *_wrapper_notes(config))
     )
 
 
 def _load_safely(
-    folder: Path, files: GuestFiles, config: Mapping[str, Any], device: str
+    folder: Path, files: GuestFiles, config: Mapping[str, Any], n_envs: int | None, device: str
 ) -> tuple[str, BaseAlgorithm, tuple[str, ...]]:
     path = folder / files.archive
     archive = read_sb3_archive(path)
@@ -168,7 +104,7 @@ def _load_safely(
                 f"{name} is a function of the author's; {archive.algo}'s default takes its place "
                 "should training go on."
             )
-    model = build_sb3_model(archive, str(path), instead=instead, device=device)
+    model = build_sb3_model(archive, str(path), instead=instead, n_envs=n_envs, device=device)
     return archive.algo, model, tuple(notes)
 
 
@@ -178,7 +114,7 @@ def _normalizer(folder: Path, files: GuestFiles, config: Mapping[str, Any]) -> N
         if settings is not None and settings.get("norm_obs", True):
             raise BundleError(
                 f"{folder} says that the agent was trained on normalised observations and has no "
-                f"{' or '.join(_NORMALIZERS)}: it cannot act as it was trained. Ask its author."
+                f"{' or '.join(NORMALIZERS)}: it cannot act as it was trained. Ask its author."
             )
         return None
     if files.config is not None and settings is None:

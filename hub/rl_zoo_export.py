@@ -100,12 +100,39 @@ def rl_zoo_files(
         "eval_datetime": evaluation.get("created"),
     }
     return {
-        f"{name}-{env_id.replace('/', '-')}.zip": archive.getvalue(),
+        f"{name}-{env_id.replace('/', '-')}.zip": _tidied(archive),
         "args.yml": yaml.safe_dump(settings).encode(),
         "env_kwargs.yml": yaml.safe_dump(dict(env_kwargs)).encode(),
         "results.json": json.dumps(results, indent=1).encode(),
         "train_eval_metrics.zip": _metrics(run),
         "vec_normalize.pkl": _pickled_normalizer(normalizer, genuine),
+    }
+
+
+def _tidied(archive: io.BytesIO) -> bytes:
+    """Return the archive without dates, addresses in memory and facts about this machine.
+
+    The same agent then gives the same bytes, so that it is not uploaded again.
+    """
+    content = io.BytesIO()
+    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(content, "w") as target:
+        for name in source.namelist():
+            member = source.read(name)
+            if name == "data":
+                member = json.dumps(_needed(json.loads(member)), indent=4).encode()
+            if name != "system_info.txt":
+                target.writestr(zipfile.ZipInfo(name), member)
+    return content.getvalue()
+
+
+def _needed(data: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what SB3 adds to its pickles for people to read."""
+    keys = (":type:", ":serialized:")
+    return {
+        name: {key: value[key] for key in keys}
+        if isinstance(value, dict) and ":serialized:" in value
+        else value
+        for name, value in data.items()
     }
 
 

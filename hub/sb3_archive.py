@@ -45,7 +45,8 @@ _NOT_SETTINGS = {
     *("_init_setup_model", "rollout_buffer_class", "rollout_buffer_kwargs", "action_noise"),
     *("replay_buffer_class", "replay_buffer_kwargs"),
 }
-_COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_n_calls", "n_envs")
+_COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_n_calls")
+_MAX_ENVS = 2**16
 _TRAIN_FREQ = Symbol("stable_baselines3.common.type_aliases", "TrainFreq")
 _UNIT = Symbol("stable_baselines3.common.type_aliases", "TrainFrequencyUnit")
 _VARIABLES = ("log_ent_coef", "ent_coef_tensor")
@@ -62,6 +63,7 @@ class Sb3Archive:
     :param parameters: state dicts as ``BaseAlgorithm.set_parameters`` takes them.
     :param variables: tensors beside them, such as ``log_ent_coef``.
     :param counters: how far training had come.
+    :param n_envs: environments side by side in training.
     :param unreadable: the settings that are functions of the author's.
     """
 
@@ -74,6 +76,7 @@ class Sb3Archive:
     parameters: dict[str, dict[str, Any]]
     variables: dict[str, torch.Tensor]
     counters: dict[str, int]
+    n_envs: int
     unreadable: tuple[str, ...]
 
 
@@ -150,9 +153,16 @@ def _interpret(data: dict[str, Any], members: dict[str, Any], where: str) -> Sb3
             for name in _VARIABLES
             if isinstance(variables, dict) and isinstance(variables.get(name), torch.Tensor)
         },
+        n_envs=_n_envs(data.get("n_envs", 1), where),
         counters={k: v for k in _COUNTERS if isinstance(v := data.get(k), int) and v >= 0},
         unreadable=unreadable,
     )
+
+
+def _n_envs(value: Any, where: str) -> int:
+    if not isinstance(value, int) or not 1 <= value <= _MAX_ENVS:
+        raise BundleError(f"{where} is damaged: n_envs is not a number from 1 to {_MAX_ENVS}.")
+    return value
 
 
 class _Values:

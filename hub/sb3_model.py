@@ -24,6 +24,7 @@ def build_sb3_model(
     where: str,
     *,
     instead: Mapping[str, Any] | None = None,
+    n_envs: int | None = None,
     device: str = "cpu",
 ) -> BaseAlgorithm:
     """Return the model, ready to predict; ``set_env`` lets it go on training.
@@ -32,6 +33,7 @@ def build_sb3_model(
     :param where: its name, for messages.
     :param instead: settings for those that the archive holds as functions; without one the
         algorithm's default is taken.
+    :param n_envs: environments that it will be given; None for as many as it was trained in.
     :param device: of torch.
     :raises BundleError: the weights do not fit the networks that the settings make.
     """
@@ -43,7 +45,7 @@ def build_sb3_model(
             archive.action_space,
             {**archive.settings, **(instead or {})},
             archive.policy_kwargs,
-            n_envs=archive.counters.get("n_envs", 1),
+            n_envs=n_envs or archive.n_envs,
             device=device,
         )
         _set_parameters(model, archive)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle  # what this module is for
 from pathlib import Path
+from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
@@ -16,18 +17,20 @@ __all__ = ["load_trusting"]
 
 
 def load_trusting(
-    archive: Path, algo: str, normalizer: Path | None, device: str
+    archive: Path, algo: str, normalizer: Path | None, n_envs: int | None, device: str
 ) -> tuple[BaseAlgorithm, Normalizer | None]:
     """Load an SB3 archive and its statistics by SB3's own means, which run code in them.
 
     :param archive: the ``.zip``.
     :param algo: name of its algorithm.
     :param normalizer: pickled ``VecNormalize``.
+    :param n_envs: environments that it will be given; None for as many as it was trained in.
     :param device: of torch.
     :raises BundleError: they cannot be loaded all the same.
     """
     try:
-        model = algorithm_named(algo).load(archive, device=device)
+        changes: dict[str, Any] = {} if n_envs is None else {"n_envs": n_envs}
+        model = algorithm_named(algo).load(archive, device=device, **changes)
         if normalizer is None:
             return model, None
         with normalizer.open("rb") as file:

@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import unwrap_vec_normalize
 from agents.errors import BundleError, ExportError
 from hub.bundle import Bundle, save_bundle
 from hub.gym_env import make_gym_env
+from hub.leak_check import shareable_command
 from hub.vec_normalize import normalizer_of
 from zoo.callbacks import load_evaluations
 from zoo.config import RunConfig
@@ -55,7 +56,7 @@ def write_run_bundle(model: BaseAlgorithm, config: RunConfig, run: RunFolder) ->
             env_kwargs=config.env_kwargs,
             normalizer=None if wrapper is None else normalizer_of(wrapper),
             config_yml=run.config.read_text(encoding="utf-8"),
-            command=run.command.read_text(encoding="utf-8"),
+            command=shareable_command(run.command.read_text(encoding="utf-8")) + "\n",
             extra_files=_curve(run, model.num_timesteps),
         )
     except BundleError as error:

@@ -156,3 +156,66 @@ def at_hub(live_hub: LiveHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("HF_TOKEN", "hf_ada")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf-cache"))
     return live_hub
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes small real agents: NPG on the pendulum, one update, with statistics of its own."""
+
+    config: dict[str, Any]
+    evaluation: dict[str, Any]
+
+    def agent(self, seed: int = 0) -> tuple[Any, Any]:
+        """Return a model and its environment."""
+        import gymnasium as gym
+        from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+        from agents import NPG
+
+        env = VecNormalize(DummyVecEnv([lambda: gym.make("Pendulum-v1")]))
+        return NPG("MlpPolicy", env, n_steps=64, seed=seed).learn(64), env
+
+    def bundle(self, folder: Path, seed: int = 0, **extra: str) -> Any:
+        """Return a whole bundle, with ONNX files, evaluation and curve."""
+        from hub.bundle import save_bundle
+        from hub.portable_agent import PortableAgent
+
+        model, env = self.agent(seed)
+        bundle = save_bundle(
+            folder,
+            model,
+            algo="npg",
+            env_id="Pendulum-v1",
+            normalizer=env,
+            config_yml=json.dumps(self.config),
+            command="python -m zoo.train --algo npg --env Pendulum-v1 --seed 0 -f /home/ada/logs\n",
+        )
+        curve = "timesteps,mean_return,std_return\n32,-1400.0,10.0\n64,-1200.0,20.0\n"
+        files = {"evaluation.json": json.dumps(self.evaluation), "curve.csv": curve, **extra}
+        bundle = bundle.with_files({name: text.encode() for name, text in files.items()})
+        return bundle.with_files(PortableAgent.of_bundle(bundle).onnx_files()[0])
+
+
+@pytest.fixture(scope="session")
+def maker() -> Maker:
+    return Maker(
+        config={
+            "algo": "npg",
+            "seed": 0,
+            "n_envs": 1,
+            "normalize": {"norm_obs": True, "norm_reward": True},
+            "agent": {"n_steps": 64},
+        },
+        evaluation={
+            "algo": "npg",
+            "env_id": "Pendulum-v1",
+            "training_seed": 0,
+            "num_timesteps": 64,
+            "deterministic": True,
+            "mean_return": -1200.0,
+            "std_return": 100.0,
+            "seeds": [1, 2],
+            "returns": [-1100.0, -1300.0],
+            "lengths": [200, 200],
+        },
+    )

@@ -160,6 +160,7 @@ def test_paths_outside_are_refused(live_hub: Any, path: str) -> None:
     assert api.list_repo_files(repo) == [".gitattributes"]
 
 
+@pytest.mark.slow
 def test_tree_and_paths(live_hub: Any, repo: str) -> None:
     api = live_hub.api()
     files = [add("a.txt", b"a"), add("x/b.txt", b"bb"), add("x/y/c.onnx", b"\0cc")]
@@ -178,6 +179,7 @@ def test_tree_and_paths(live_hub: Any, repo: str) -> None:
     assert found[0].lfs.sha256 == hashlib.sha256(b"\0cc").hexdigest()
 
 
+@pytest.mark.slow
 def test_long_listings_come_in_pages(live_hub: Any, repo: str) -> None:
     api = live_hub.api()
     files = [add(f"{number:04}.txt", b"") for number in range(1100)]
@@ -187,6 +189,7 @@ def test_long_listings_come_in_pages(live_hub: Any, repo: str) -> None:
     assert 'rel="next"' in response.headers["Link"]
 
 
+@pytest.mark.slow
 def test_part_of_a_file(live_hub: Any, repo: str) -> None:
     content = bytes(range(256))
     files = [add("a.bin", content), add("a.txt", b"0123456789")]
@@ -294,6 +297,7 @@ def test_rights(live_hub: Any, repo: str) -> None:
         live_hub.api("hf_nobody").whoami()
 
 
+@pytest.mark.slow
 def test_gated_repository(live_hub: Any, repo: str, tmp_path: Path) -> None:
     live_hub.api().create_commit(repo, [add("a.txt", b"a")], commit_message="Add")
     live_hub.api().update_repo_settings(repo, gated="manual")
@@ -301,6 +305,7 @@ def test_gated_repository(live_hub: Any, repo: str, tmp_path: Path) -> None:
         live_hub.api("hf_bob").hf_hub_download(repo, "a.txt", cache_dir=tmp_path)
 
 
+@pytest.mark.slow
 def test_names(live_hub: Any) -> None:
     api = live_hub.api()
     assert api.create_repo("bare").repo_id == "ada/bare"
@@ -315,6 +320,7 @@ def test_names(live_hub: Any) -> None:
     assert api.create_repo("bare").repo_id == "ada/bare"
 
 
+@pytest.mark.slow
 def test_listing_by_tags_and_sort(live_hub: Any) -> None:
     api = live_hub.api()
     for name, env in (("ppo-Ant-v4", "Ant-v4"), ("ppo-Walker2d-v4", "Walker2d-v4")):
@@ -350,6 +356,7 @@ def test_metadata_that_the_pages_cannot_read_is_refused(live_hub: Any, repo: str
     assert live_hub.api().list_repo_files(repo) == [".gitattributes"]
 
 
+@pytest.mark.slow
 def test_eight_writers_lose_nothing(live_hub: Any, repo: str, tmp_path: Path) -> None:
     def write(writer: int) -> None:
         api = live_hub.api()
@@ -377,6 +384,7 @@ def test_eight_writers_lose_nothing(live_hub: Any, repo: str, tmp_path: Path) ->
             assert content == bytes([0, writer, number])
 
 
+@pytest.mark.slow
 def test_one_of_eight_wins_with_the_same_parent(live_hub: Any, repo: str) -> None:
     start = live_hub.api().model_info(repo).sha
     outcomes: list[object] = []
@@ -397,6 +405,7 @@ def test_one_of_eight_wins_with_the_same_parent(live_hub: Any, repo: str) -> Non
     assert sorted(map(str, outcomes)) == ["412"] * 7 + ["won"]
 
 
+@pytest.mark.slow
 def test_two_names_of_the_server_at_once(live_hub: Any, repo: str) -> None:
     """Each client is answered with addresses under the name that it used."""
     other = live_hub.url.replace("127.0.0.1", "localhost")
@@ -420,6 +429,7 @@ def test_two_names_of_the_server_at_once(live_hub: Any, repo: str) -> None:
     assert done == {url: {url} for url in done}
 
 
+@pytest.mark.slow
 def test_what_is_stored_outlives_the_server(start_hub: Callable[..., Any], tmp_path: Path) -> None:
     first = start_hub(tmp_path / "root")
     api = first.api()
@@ -435,6 +445,7 @@ def test_what_is_stored_outlives_the_server(start_hub: Callable[..., Any], tmp_p
         second.api("hf_bob").model_info("zoo-lab/kept")
 
 
+@pytest.mark.slow
 def test_uploads_from_memory_need_no_xet(live_hub: Any, tmp_path: Path) -> None:
     """A process that has not switched Xet off uploads open files all the same."""
     code = f"""
@@ -454,6 +465,7 @@ print(api.create_commit("ada/buffers", files, commit_message="Add").oid)
     assert live_hub.api().model_info("ada/buffers").sha == done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_storage_is_a_git_repository(live_hub: Any, repo: str, tmp_path: Path) -> None:
     live_hub.api().create_commit(repo, [add("a.txt", b"a")], commit_message="Add")
     namespace, name = repo.split("/")

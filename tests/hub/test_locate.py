@@ -2,9 +2,15 @@
 
 import pytest
 
-from agents.errors import BundleError, ConfigError, RunFolderError, UnknownName
+from agents.errors import (
+    BundleError,
+    ConfigError,
+    HubUnreachable,
+    RunFolderError,
+    UnknownName,
+)
 from hub import locate as module
-from hub.locate import locate, onnx_path, published_agents
+from hub.locate import hub_name, is_guest_folder, locate, onnx_path, published_agents
 
 
 @pytest.fixture
@@ -108,6 +114,35 @@ def test_mistyped_paths(tmp_path):
 
 
 @pytest.mark.parametrize("agent", ["ada/npg-Walker2d-v4", "ada/npg-Walker2d-v4@v1.0"])
-def test_agents_of_the_hub_are_named_as_not_possible_yet(agent):
-    with pytest.raises(RunFolderError, match="Agents of the Hugging Face Hub cannot be fetched"):
+def test_agents_of_the_hub_are_asked_for(agent):
+    with pytest.raises(HubUnreachable, match="cannot be reached, and ada/npg-Walker2d-v4 is not"):
         locate(agent)
+    assert str(hub_name(agent)) == agent
+
+
+def test_a_mistyped_path_is_no_agent_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "logs" / "npg").mkdir(parents=True)
+    assert hub_name("logs/nqg") is None
+    with pytest.raises(RunFolderError, match=r"no folder 'logs/nqg'\. Did you mean 'logs/npg'"):
+        locate("logs/nqg")
+    assert str(hub_name("log/npg")) == "log/npg"
+
+
+def test_names_of_an_organisation_of_ones_own(monkeypatch):
+    assert hub_name("npg-Walker2d-v4") is None
+    monkeypatch.setenv("NATURAL_ZOO_ORG", "my-lab")
+    assert str(hub_name("npg-Ant-v4")) == "my-lab/npg-Ant-v4"
+    with pytest.raises(HubUnreachable, match="my-lab/npg-Ant-v4 is not"):
+        locate("npg-Ant-v4")
+
+
+def test_runs_of_rl_zoo_are_told_apart(tmp_path):
+    run = make_run(tmp_path / "ppo" / "Walker2d-v4_1")
+    (run / "Walker2d-v4.zip").touch()
+    assert locate(run).kind == "run"
+    assert not is_guest_folder(run)
+    (run / "Walker2d-v4" / "args.yml").touch()
+    assert is_guest_folder(run)
+    with pytest.raises(BundleError, match=r"python -m hub\.convert"):
+        locate(run)

@@ -47,6 +47,7 @@ def test_upload_and_download(at_hub: Any, repo: str) -> None:
     assert second != first
 
 
+@pytest.mark.slow
 def test_files_of_others_stay(at_hub: Any, repo: str) -> None:
     remote.upload(repo, {"LICENSE": b"mine", "npg.zip": b"\0"}, message="By hand")
     remote.upload(repo, NEW, message="New", owned=OWNED)
@@ -121,6 +122,7 @@ def test_without_connection_the_cache_answers(
             call()
 
 
+@pytest.mark.slow
 def test_offline_by_choice(at_hub: Any, repo: str, tmp_path: Path) -> None:
     """The variable is read when huggingface_hub is imported: another process."""
     commit, _ = remote.upload(repo, OLD, message="Old")
@@ -147,6 +149,7 @@ except HubUnreachable as error:
     assert done.stdout.splitlines()[1].startswith("HF_HUB_OFFLINE is set, and zoo-lab/never-seen")
 
 
+@pytest.mark.slow
 def test_eight_writers_leave_no_mixture(at_hub: Any, repo: str) -> None:
     """Every commit is one writer's files, all of them; nobody's push is lost."""
 
@@ -194,6 +197,7 @@ remote.upload(REPO, new, message="New", owned=OWNED)
 """
 
 
+@pytest.mark.slow
 def test_killed_at_every_request_leaves_old_or_new(at_hub: Any, repo: str) -> None:
     code = KILLED.replace("REPO", repr(repo)).replace("OWNED", repr(OWNED))
     outcomes: list[list[bool]] = []

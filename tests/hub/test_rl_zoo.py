@@ -20,8 +20,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from agents import NPG
 from agents.errors import BundleError, ConfigError
+from hub.guest_files import find_guest
 from hub.pickle_reader import Built, Symbol, read_pickle
-from hub.rl_zoo import find_guest, load_guest
+from hub.rl_zoo import load_guest
 from hub.rl_zoo_export import rl_zoo_files, rl_zoo_name
 from hub.vec_normalize import normalizer_of
 
@@ -230,6 +231,7 @@ def test_sb3_itself_plays_what_we_write(npg: tuple[NPG, VecNormalize], tmp_path:
             model.predict(scaled, deterministic=True)[0],
         )
     assert (loaded.gamma, loaded.num_timesteps) == (0.97, 256)
+    assert exported(npg) == files  # again the same bytes
     assert yaml.safe_load(files["args.yml"])["env_kwargs"] is None
     assert yaml.safe_load(files["env_kwargs.yml"]) == {}
 

@@ -76,7 +76,12 @@ def saved(model: Any, path: Path, steps: int = 40) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", MODELS)
+SLOW = ("ppo-cnn", "ppo-gsde", "a2c-adam", "sac-fixed", "ddpg", "tqc", "qrdqn")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in MODELS]
+)
 def test_models_are_the_same(name: str, tmp_path: Path) -> None:
     original = MODELS[name]()
     path = saved(original, tmp_path / "agent.zip")
@@ -259,6 +264,7 @@ def _without(key: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
         (lambda d: d.update(policy_kwargs={"net_arch": [99]}), "cannot be loaded"),
         (lambda d: d.update(policy_kwargs={"nonsense": 1}), "cannot be loaded"),
         (lambda d: d.update(n_steps=[1]), "should hold one value"),
+        (lambda d: d.update(n_envs=10**9), "n_envs is not a number from 1"),
         (lambda d: d.update(policy_class=serialized(dict)), "algorithm that is not read"),
         (lambda d: d.update(policy_class=serialized(nn.ReLU)), "algorithm that is not read"),
         (lambda d: [], "has no policy"),
