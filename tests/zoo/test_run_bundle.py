@@ -14,6 +14,7 @@ from agents.errors import BundleError, ExportError
 from agents.registry import algorithm_class, algorithm_names, constructor_parameters
 from hub import portable_agent
 from hub.bundle import Bundle, save_bundle
+from hub.leak_check import shareable_command
 from hub.runtime import OnnxPolicy
 from zoo import evaluate, run_bundle, verify
 from zoo.evaluation import policy_actor
@@ -107,7 +108,10 @@ def test_what_the_files_say(finished):
             "n_episodes": 100,
         }
     assert bundle.read("config.yml") == finished.config.read_bytes()
-    assert bundle.read("command.txt") == finished.command.read_bytes()
+    command = bundle.read("command.txt").decode()  # without what says where runs are kept
+    assert command == shareable_command(finished.command.read_text()) + "\n"
+    assert "--log-folder" not in command
+    assert "--algo npg" in command
     card = (finished.bundle / "README.md").read_text()
     assert card.startswith(f"# npg on {ENV}\n")
     mean, std = evaluation["mean_return"], evaluation["std_return"]
