@@ -82,9 +82,11 @@ def _run(args: argparse.Namespace) -> None:
         evaluation,
         algo=agent.algo,
         env_id=agent.env_id,
+        env_kwargs=agent.env_kwargs,
         training_seed=agent.training_seed,
         num_timesteps=agent.n_timesteps,
         deterministic=not args.stochastic,
+        played_with="torch" if args.stochastic or agent.exact is None else agent.exact.path.name,
     )
     text = report_json(report)
     if args.output:

@@ -165,14 +165,14 @@ class Maker:
     config: dict[str, Any]
     evaluation: dict[str, Any]
 
-    def agent(self, seed: int = 0) -> tuple[Any, Any]:
+    def agent(self, seed: int = 0, env_id: str = "Pendulum-v1") -> tuple[Any, Any]:
         """Return a model and its environment."""
         import gymnasium as gym
         from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
         from agents import NPG
 
-        env = VecNormalize(DummyVecEnv([lambda: gym.make("Pendulum-v1")]))
+        env = VecNormalize(DummyVecEnv([lambda: gym.make(env_id)]))
         return NPG("MlpPolicy", env, n_steps=64, seed=seed).learn(64), env
 
     def bundle(self, folder: Path, seed: int = 0, **extra: str) -> Any:
