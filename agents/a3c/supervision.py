@@ -174,7 +174,7 @@ class WorkerPool:
     def _bury(self, member: _Member) -> None:
         """Take a dead worker off the list and say so.
 
-        :raises WorkerCrashed: if that was asked for.
+        :raises WorkerCrashed: if that was asked for, or nobody can go on.
         """
         del self._members[member.index]
         _end(member, grace_seconds=_GRACE_SECONDS if member.failure else 1.0)
@@ -184,16 +184,23 @@ class WorkerPool:
         self._tally.granted -= lost
         message = f"Worker {member.index} of {self._n_members} {_cause(member)}."
         self._tally.crashed.append(message)
-        if self._on_crash == "raise":
-            error = WorkerCrashed(
-                f"{message} Correct what ended it, or pass on_worker_crash='continue' to go on "
-                "with the others."
-            )
-            if member.failure is not None:
-                error.add_note(member.failure.traceback)
-            raise error
+        self._raise_if_asked_to(message, member.failure)
         _log.warning("%s %d of %d go on.", message, len(self._members), self._n_members)
         self._grant()
+
+    def _raise_if_asked_to(self, message: str, failure: WorkerFailure | None) -> None:
+        if not self._shared.optimizer.is_finite():
+            advice = "The parameters are no longer finite: training has diverged. Lower "
+            advice += "learning_rate or max_grad_norm."
+        elif self._on_crash == "raise":
+            advice = "Correct what ended it, or pass on_worker_crash='continue' to go on with the "
+            advice += "others."
+        else:
+            return
+        error = WorkerCrashed(f"{message} {advice}")
+        if failure is not None:
+            error.add_note(failure.traceback)
+        raise error
 
     def _grant(self) -> None:
         """Let each worker go on, as far as it may run ahead and segments are left."""
@@ -237,7 +244,10 @@ def _cause(member: _Member) -> str:
     code = member.process.exitcode
     if code is not None and code < 0:
         return f"(process {member.process.pid}) was ended by {signal.Signals(-code).name}"
-    return f"(process {member.process.pid}) ended with exit code {code}"
+    return (
+        f"(process {member.process.pid}) ended with exit code {code}; its own message, if any, is "
+        "above"
+    )
 
 
 @contextmanager

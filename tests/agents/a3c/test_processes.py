@@ -254,6 +254,32 @@ def test_an_environment_that_fails_is_reported_in_its_own_words(
     assert "in failing" in traceback
 
 
+def test_a_process_that_leaves_is_reported(make_crew: Make, guess: Any) -> None:
+    def make() -> Any:
+        env = guess()
+        step = env.step
+
+        def leaving(action: Any) -> Any:
+            if env.n_steps == 12:
+                os._exit(3)
+            return step(action)
+
+        env.step = leaving
+        return env
+
+    with pytest.raises(WorkerCrashed, match="ended with exit code 3; its own message, if any"):
+        make_crew(make).learn(10**6)
+
+
+def test_parameters_that_are_no_numbers_end_all(make_crew: Make) -> None:
+    """Nobody can go on, whatever was asked for."""
+    agent = make_crew(on_worker_crash="continue")
+    with torch.no_grad():
+        agent.policy.action_net.bias[0] = torch.nan
+    with pytest.raises(WorkerCrashed, match=r"training has diverged\. Lower learning_rate"):
+        agent.learn(1000)
+
+
 def test_an_environment_that_cannot_be_made_is_reported(make_crew: Make, guess: Any) -> None:
     made = []
 
