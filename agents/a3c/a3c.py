@@ -81,10 +81,10 @@ class A3C(OnPolicyAgent):
     :param max_grad_norm: longest gradient; a longer one is scaled down to it.
     :param rms_prop_alpha: ``α``.
     :param rms_prop_eps: ``ε``, under the root.
-    :param exploration_temperatures: worker ``w`` acts at the temperature ``w mod len``: logits
-        are divided by it, a Gaussian's standard deviation multiplied. Its gradient is weighed
-        by ``min(1, π/b)``, ``b`` being the policy that acted. None lets every worker act as ``π``,
-        with a random stream of its own. Several workers only.
+    :param exploration_temperatures: worker ``w`` acts at temperature number ``w`` (counted
+        round): logits are divided by it, a Gaussian's standard deviation multiplied. Samples are
+        weighed by ``min(1, π/b)``, ``b`` being the policy that acted. None lets every worker act
+        as ``π``, with a random stream of its own. Several workers only.
     :param normalize_advantage: scale advantages to mean 0 and standard deviation 1 per segment.
     :param kwargs: ``use_sde``, ``policy_kwargs``, ``seed``, … as in
         :class:`~agents.on_policy.OnPolicyAgent`.

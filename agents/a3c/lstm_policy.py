@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -55,8 +55,6 @@ class LstmPolicy(ActorCriticPolicy):
 
     Ref: Mnih et al. 2016, arXiv:1602.01783, section 5.1 (an LSTM after the last hidden layer).
     """
-
-    is_recurrent: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -30,7 +30,8 @@ def command(tools, folder, *more, settings=()):
 
 
 def test_a_run_has_everything_in_its_folder(tools, tmp_path):
-    assert main(command(tools, tmp_path, "--log-interval", "20")) == 0
+    settings = ["exploration_temperatures=[1.0, 1.5]"]
+    assert main(command(tools, tmp_path, "--log-interval", "20", settings=settings)) == 0
     run = tools.only_run(tmp_path)
     assert run.finished_timesteps() == 640
     assert list(run.checkpoints()) == [256, 512]
