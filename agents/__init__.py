@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agents.a2c import A2C
     from agents.a3c import A3C
+    from agents.actor_critic import ActorCritic
     from agents.npg import NPG
     from agents.off_pac import OffPAC
     from agents.ppo import PPO
     from agents.ppo_kl import PPOKL
+    from agents.reinforce import REINFORCE
     from agents.trpo import TRPO
 
-__all__ = ["A2C", "A3C", "NPG", "PPO", "PPOKL", "TRPO", "OffPAC"]
+__all__ = ["A2C", "A3C", "NPG", "PPO", "PPOKL", "REINFORCE", "TRPO", "ActorCritic", "OffPAC"]
 
-_MODULES = {"OffPAC": "off_pac", "PPOKL": "ppo_kl"}
+_MODULES = {"ActorCritic": "actor_critic", "OffPAC": "off_pac", "PPOKL": "ppo_kl"}
 """Where a class is, if not in the module of its name in lower case."""
 
 

@@ -1,15 +1,22 @@
-"""Fitting the value function to the returns of one batch, without touching the policy."""
+"""Fitting the critic to the returns of one batch, without touching the policy.
+
+The critic is ``V(s)``, given observations, or ``Q(s, a)`` of an action-value policy, given
+:class:`StateActions`.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, overload
 
 import torch
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
+from agents.action_value import ActionValuePolicy, action_critic_mlp
+from agents.errors import UnknownName
 from agents.flat_adam import FlatAdam
 from agents.functional.conjugate_gradient import conjugate_gradient
 from agents.functional.fisher import (
@@ -23,14 +30,72 @@ from agents.functional.line_search import backtracking_line_search
 from agents.functional.mlp import MLPLinearization
 from agents.mlp_structure import MLPStructure, critic_mlp
 
-__all__ = ["critic_parameters", "fit_adam", "fit_gauss_newton"]
+__all__ = [
+    "CRITICS",
+    "StateActions",
+    "check_critic",
+    "critic_parameters",
+    "fit_adam",
+    "fit_critic",
+    "fit_gauss_newton",
+]
+
+CRITICS = ("adam", "gauss_newton")
 
 _GAUSS_NEWTON_CG_ITERS = 10
 _GAUSS_NEWTON_BACKTRACKS = 4
 
 
+class StateActions(NamedTuple):
+    """What ``Q`` is evaluated at: N observations and as many actions."""
+
+    observations: PyTorchObs
+    actions: torch.Tensor
+
+
+def check_critic(name: str) -> None:
+    """Refuse a name that :func:`fit_critic` does not know.
+
+    :raises UnknownName: it is none of :data:`CRITICS`.
+    """
+    if name not in CRITICS:
+        raise UnknownName("critic", name, CRITICS)
+
+
+def fit_critic(
+    policy: ActorCriticPolicy,
+    parameters: Sequence[nn.Parameter],
+    observations: PyTorchObs | StateActions,
+    returns: torch.Tensor,
+    *,
+    critic: str,
+    n_updates: int,
+    batch_size: int,
+    damping: float,
+) -> float:
+    """Fit the critic as an algorithm's parameters of these names say.
+
+    :param critic: ``"adam"`` for :func:`fit_adam`, ``"gauss_newton"`` for
+        :func:`fit_gauss_newton`.
+    :param n_updates: passes over the batch of the former, steps of the latter.
+    :param batch_size: of the former.
+    :param damping: of the latter.
+    :return: the critic's loss.
+    """
+    check_critic(critic)
+    if critic == "gauss_newton":
+        return fit_gauss_newton(
+            policy, parameters, observations, returns, n_steps=n_updates, damping=damping
+        )
+    return fit_adam(
+        policy, parameters, observations, returns, n_epochs=n_updates, batch_size=batch_size
+    )
+
+
 def critic_parameters(
-    policy: ActorCriticPolicy, observations: PyTorchObs, policy_parameters: Sequence[nn.Parameter]
+    policy: ActorCriticPolicy,
+    observations: PyTorchObs | StateActions,
+    policy_parameters: Sequence[nn.Parameter],
 ) -> list[nn.Parameter]:
     """Return the parameters that the value depends on and the action distribution does not.
 
@@ -38,11 +103,11 @@ def critic_parameters(
     move the policy outside its trust region.
     """
     shared = {id(parameter) for parameter in policy_parameters}
-    mlp = critic_mlp(policy)
+    mlp = _network(policy, observations)
     if mlp is not None:
         candidates: Sequence[nn.Parameter] = mlp.parameters
     else:
-        values = policy.predict_values(_take(observations, slice(0, 1)))
+        values = _values(policy, _take(observations, slice(0, 1)))
         candidates = dependent_parameters(values.sum(), policy.parameters())
     return [parameter for parameter in candidates if id(parameter) not in shared]
 
@@ -50,7 +115,7 @@ def critic_parameters(
 def fit_adam(
     policy: ActorCriticPolicy,
     parameters: Sequence[nn.Parameter],
-    observations: PyTorchObs,
+    observations: PyTorchObs | StateActions,
     returns: torch.Tensor,
     *,
     n_epochs: int,
@@ -71,11 +136,11 @@ def fit_adam(
     """
     if not parameters:
         return _mean_squared_error(policy, observations, returns)
-    mlp = critic_mlp(policy)
+    mlp = _network(policy, observations)
     whole = mlp is not None and len(mlp.parameters) == len(parameters)
     if mlp is not None and whole and FlatAdam.can_take_over(policy.optimizer, parameters):
         with torch.no_grad():
-            inputs = mlp.inputs(policy, observations)
+            inputs = _inputs(policy, mlp, observations)
             return _fit_adam_by_hand(
                 mlp, policy.optimizer, inputs, returns, n_epochs=n_epochs, batch_size=batch_size
             )
@@ -83,7 +148,7 @@ def fit_adam(
     policy.optimizer.zero_grad(set_to_none=True)
     for _ in range(n_epochs):
         for index in torch.split(torch.randperm(len(returns), device=returns.device), batch_size):
-            values = policy.predict_values(_take(observations, index)).flatten()
+            values = _values(policy, _take(observations, index))
             loss = nn.functional.mse_loss(values, returns[index])
             losses.append(loss.detach())
             if not torch.isfinite(loss):
@@ -130,7 +195,7 @@ def _fit_adam_by_hand(
 def fit_gauss_newton(
     policy: ActorCriticPolicy,
     parameters: Sequence[nn.Parameter],
-    observations: PyTorchObs,
+    observations: PyTorchObs | StateActions,
     returns: torch.Tensor,
     *,
     n_steps: int,
@@ -197,17 +262,18 @@ class _Jacobian:
 def _linearizations(
     policy: ActorCriticPolicy,
     parameters: Sequence[nn.Parameter],
-    observations: PyTorchObs,
+    observations: PyTorchObs | StateActions,
     n_steps: int,
 ) -> Iterator[tuple[torch.Tensor, _Jacobian]]:
     """Yield the values and their Jacobian at the parameters of the moment, ``n_steps`` times."""
-    mlp = critic_mlp(policy)
+    mlp = _network(policy, observations)
     for _ in range(n_steps):
         if mlp is not None and len(mlp.parameters) == len(parameters):
-            network = mlp.linearize(policy, observations)
+            with torch.no_grad():
+                network = mlp.linearize(_inputs(policy, mlp, observations))
             yield network.outputs.flatten(), _mlp_jacobian(network, parameters)
         else:
-            values = policy.predict_values(observations).flatten()
+            values = _values(policy, observations)
             yield values.detach(), _autograd_jacobian(values, parameters)
 
 
@@ -245,7 +311,7 @@ def _autograd_jacobian(values: torch.Tensor, parameters: Sequence[nn.Parameter])
 def _loss_decrease(
     policy: ActorCriticPolicy,
     parameters: Sequence[nn.Parameter],
-    observations: PyTorchObs,
+    observations: PyTorchObs | StateActions,
     returns: torch.Tensor,
     loss: float,
 ) -> Callable[[torch.Tensor], tuple[float, float]]:
@@ -260,13 +326,55 @@ def _loss_decrease(
 
 @torch.no_grad()
 def _mean_squared_error(
-    policy: ActorCriticPolicy, observations: PyTorchObs, returns: torch.Tensor
+    policy: ActorCriticPolicy, observations: PyTorchObs | StateActions, returns: torch.Tensor
 ) -> float:
-    values = policy.predict_values(observations).flatten()
-    return float(nn.functional.mse_loss(values, returns))
+    return float(nn.functional.mse_loss(_values(policy, observations), returns))
 
 
-def _take(observations: PyTorchObs, index: torch.Tensor | slice) -> PyTorchObs:
+def _network(
+    policy: ActorCriticPolicy, observations: PyTorchObs | StateActions
+) -> MLPStructure | None:
+    """Return the critic's layers if it is a common MLP."""
+    if isinstance(observations, StateActions):
+        return action_critic_mlp(policy)
+    return critic_mlp(policy)
+
+
+def _inputs(
+    policy: ActorCriticPolicy, mlp: MLPStructure, observations: PyTorchObs | StateActions
+) -> torch.Tensor:
+    """Return what the first of the critic's layers is fed with, shape ``(N, n_in)``."""
+    if isinstance(observations, StateActions):
+        return _action_value_policy(policy).critic_inputs(*observations)
+    return mlp.inputs(policy, observations)
+
+
+def _values(policy: ActorCriticPolicy, observations: PyTorchObs | StateActions) -> torch.Tensor:
+    """Return the critic's values, shape ``(N,)``."""
+    if isinstance(observations, StateActions):
+        return _action_value_policy(policy).action_values(*observations).flatten()
+    return policy.predict_values(observations).flatten()
+
+
+def _action_value_policy(policy: ActorCriticPolicy) -> ActionValuePolicy:
+    if not isinstance(policy, ActionValuePolicy):
+        raise TypeError(f"{type(policy).__name__} has no action-value critic")
+    return policy
+
+
+@overload
+def _take(observations: StateActions, index: torch.Tensor | slice) -> StateActions: ...
+
+
+@overload
+def _take(observations: PyTorchObs, index: torch.Tensor | slice) -> PyTorchObs: ...
+
+
+def _take(
+    observations: PyTorchObs | StateActions, index: torch.Tensor | slice
+) -> PyTorchObs | StateActions:
+    if isinstance(observations, StateActions):
+        return StateActions(_take(observations.observations, index), observations.actions[index])
     if isinstance(observations, dict):
         return {key: value[index] for key, value in observations.items()}
     return observations[index]

@@ -21,6 +21,7 @@ from agents.functional.divergence import ActionDistribution, mean_kl, take_state
 from agents.gaussian_mlp import GaussianMLP, GaussianSweep, find_gaussian_mlp
 
 __all__ = [
+    "KL_COEF_RANGE",
     "AutogradLearner",
     "Coefficients",
     "HandLearner",

@@ -24,7 +24,7 @@ from torch import nn
 
 from agents.functional.mlp import MLPLinearization, mlp_outputs
 
-__all__ = ["MLPStructure", "actor_mlp", "critic_mlp", "is_common_actor"]
+__all__ = ["MLPStructure", "actor_mlp", "critic_mlp", "find_layers", "is_common_actor"]
 
 _ACTIVATION_NAMES: dict[type[nn.Module], str] = {
     nn.Tanh: "tanh",
@@ -69,14 +69,14 @@ class MLPStructure(NamedTuple):
             inputs,
         )
 
-    def linearize(self, policy: ActorCriticPolicy, observations: PyTorchObs) -> MLPLinearization:
-        """Return the network linearised at its present parameters for ``observations``."""
+    def linearize(self, inputs: torch.Tensor) -> MLPLinearization:
+        """Return the network linearised at its present parameters for :meth:`inputs`."""
         with torch.no_grad():
             return MLPLinearization(
                 [layer.weight for layer in self.layers],
                 [layer.bias for layer in self.layers],
                 self.activation,
-                self.inputs(policy, observations),
+                inputs,
             )
 
 
@@ -89,7 +89,7 @@ def actor_mlp(policy: ActorCriticPolicy) -> MLPStructure | None:
     """Return the layers of the policy network, or None if it is not a common MLP."""
     if not is_common_actor(policy) or type(policy.mlp_extractor) is not MlpExtractor:
         return None
-    return _structure(
+    return find_layers(
         policy.pi_features_extractor, policy.mlp_extractor.policy_net, policy.action_net
     )
 
@@ -100,7 +100,7 @@ def critic_mlp(policy: ActorCriticPolicy) -> MLPStructure | None:
         return None
     if type(policy.mlp_extractor) is not MlpExtractor:
         return None
-    return _structure(
+    return find_layers(
         policy.vf_features_extractor, policy.mlp_extractor.value_net, policy.value_net
     )
 
@@ -109,9 +109,10 @@ def _uses_sb3_methods(policy: ActorCriticPolicy, names: Sequence[str]) -> bool:
     return all(getattr(type(policy), name) is getattr(ActorCriticPolicy, name) for name in names)
 
 
-def _structure(
+def find_layers(
     extractor: BaseFeaturesExtractor, body: nn.Module, head: nn.Module
 ) -> MLPStructure | None:
+    """Return the layers of ``head(body(extractor(obs)))``, or None if that is not a common MLP."""
     if any(True for _ in extractor.parameters()) or not isinstance(body, nn.Sequential):
         return None
     modules = [*body, head]

@@ -11,16 +11,14 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
 from stable_baselines3.common.utils import FloatSchedule, explained_variance
 
-from agents.critic import critic_parameters, fit_adam, fit_gauss_newton
-from agents.errors import ConfigError, UnknownName
+from agents.critic import check_critic, critic_parameters, fit_critic
+from agents.errors import ConfigError
 from agents.functional.conjugate_gradient import CGResult, NotPositiveDefinite, conjugate_gradient
 from agents.functional.fisher import write_flat
 from agents.on_policy import OnPolicyAgent
 from agents.surrogate import Surrogate
 
-__all__ = ["CRITICS", "NaturalGradientAlgorithm", "NaturalStep", "PolicyUpdate", "SkippedUpdate"]
-
-CRITICS = ("adam", "gauss_newton")
+__all__ = ["NaturalGradientAlgorithm", "NaturalStep", "PolicyUpdate", "SkippedUpdate"]
 
 
 class SkippedUpdate(Exception):
@@ -138,8 +136,7 @@ class NaturalGradientAlgorithm(OnPolicyAgent):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        if self.critic not in CRITICS:
-            raise UnknownName("critic", self.critic, CRITICS)
+        check_critic(self.critic)
         for name in ("batch_size", "cg_max_iters", "fisher_subsampling", "n_critic_updates"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
@@ -226,22 +223,15 @@ class NaturalGradientAlgorithm(OnPolicyAgent):
     ) -> float:
         """Fit the value function to ``returns`` and return its loss."""
         parameters = critic_parameters(self.policy, observations, surrogate.parameters)
-        if self.critic == "gauss_newton":
-            return fit_gauss_newton(
-                self.policy,
-                parameters,
-                observations,
-                returns,
-                n_steps=self.n_critic_updates,
-                damping=self.critic_damping,
-            )
-        return fit_adam(
+        return fit_critic(
             self.policy,
             parameters,
             observations,
             returns,
-            n_epochs=self.n_critic_updates,
+            critic=self.critic,
+            n_updates=self.n_critic_updates,
             batch_size=self.batch_size,
+            damping=self.critic_damping,
         )
 
     def _log_policy_update(self, step: NaturalStep, update: PolicyUpdate) -> None:

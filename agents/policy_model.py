@@ -126,7 +126,7 @@ class MLPModel:
     ) -> None:
         self._policy = policy
         self._mlp = mlp
-        self._network = mlp.linearize(policy, observations)
+        self._network = mlp.linearize(mlp.inputs(policy, observations))
         self._outputs = self._network.outputs.requires_grad_()
         gaussian = isinstance(policy.action_dist, DiagGaussianDistribution)
         self._log_stds = [policy.log_std] if gaussian else []

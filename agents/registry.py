@@ -30,10 +30,12 @@ _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 _OURS = {
     "a2c": "agents.a2c:A2C",
     "a3c": "agents.a3c:A3C",
+    "actor_critic": "agents.actor_critic:ActorCritic",
     "npg": "agents.npg:NPG",
     "off_pac": "agents.off_pac:OffPAC",
     "ppo": "agents.ppo:PPO",
     "ppo_kl": "agents.ppo_kl:PPOKL",
+    "reinforce": "agents.reinforce:REINFORCE",
     "trpo": "agents.trpo:TRPO",
 }
 

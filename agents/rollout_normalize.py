@@ -22,11 +22,13 @@ class RolloutNormalize(VecNormalize):
     clipped. Statistics after a rollout are those of the same samples, up to rounding.
 
     :param venv: the environments; Box observations.
-    :param n_steps: steps per environment in a rollout, after which the statistics are updated.
+    :param n_steps: steps per environment in a rollout, after which the statistics are updated;
+        None updates when :meth:`end_rollout` is called, for rollouts whose length is not known
+        beforehand.
     :param kwargs: as in ``VecNormalize``.
     """
 
-    def __init__(self, venv: VecEnv, n_steps: int, **kwargs: Any) -> None:
+    def __init__(self, venv: VecEnv, n_steps: int | None, **kwargs: Any) -> None:
         super().__init__(venv, **kwargs)
         if not isinstance(self.observation_space, spaces.Box):
             raise ValueError("RolloutNormalize needs Box observations; use SB3's VecNormalize")
@@ -77,7 +79,7 @@ class RolloutNormalize(VecNormalize):
             self.returns = self.returns * self.gamma + rewards
             self._discounted.append(self.returns)
             if len(self._discounted) == self.n_steps:
-                self._update()
+                self.end_rollout()
         if any_done:
             self.returns = np.where(dones, 0.0, self.returns)
         return scaled_obs, scaled_rewards.astype(np.float32, copy=False), dones, infos
@@ -89,7 +91,10 @@ class RolloutNormalize(VecNormalize):
         scaled *= self._inverse_std
         return _clip(scaled, self.clip_obs).astype(np.float32)
 
-    def _update(self) -> None:
+    def end_rollout(self) -> None:
+        """Update the statistics with all steps since the last update."""
+        if not self._discounted:
+            return
         if self.norm_obs:
             self.obs_rms.update(np.concatenate(self._observations))
         self.ret_rms.update(np.concatenate(self._discounted))

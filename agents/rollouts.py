@@ -20,12 +20,14 @@ from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
 from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
+from agents.action_value import ActionValuePolicy
 from agents.mlp_structure import MLPStructure, actor_mlp, critic_mlp
 from agents.policy_model import action_distribution
 
-__all__ = ["FastRollouts", "collect_rollouts"]
+__all__ = ["FastRollouts", "Sampler", "action_sampler", "collect_rollouts"]
 
 # SB3's own arithmetic, bit for bit: a hair's difference in an action is another episode later on.
 _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -186,7 +188,7 @@ class _Rollout:
         # The types that SB3's own buffer hands to ``log_prob``.
         discrete = isinstance(algorithm.action_space, spaces.Discrete)
         actions = actions.long().flatten() if discrete else actions.float()
-        values = _values(policy, observations)
+        values = _values(policy, observations, actions)
         outputs = self._actor.outputs(self._actor.inputs(policy, observations))
         log_probs = action_distribution(policy, outputs).log_prob(actions)
         buffer.values[:] = values.reshape(shape).cpu().numpy()
@@ -211,7 +213,11 @@ class _Rollout:
         self._buffer.rewards[list(steps), list(indices)] += gamma * values.cpu().numpy()
 
 
-def _values(policy: ActorCriticPolicy, observations: torch.Tensor) -> torch.Tensor:
+def _values(
+    policy: ActorCriticPolicy, observations: torch.Tensor, actions: torch.Tensor | None = None
+) -> torch.Tensor:
+    if actions is not None and isinstance(policy, ActionValuePolicy):
+        return policy.action_values(observations, actions)
     mlp = critic_mlp(policy)
     if mlp is None:
         return policy.predict_values(observations)
@@ -242,14 +248,28 @@ def _compute_returns_and_advantages(
 
 def _acts_as_sb3(policy: ActorCriticPolicy) -> bool:
     """Tell whether one batch of values and log-probabilities is what SB3's steps would give."""
-    return all(
-        getattr(type(policy), name) is getattr(ActorCriticPolicy, name)
-        for name in ("forward", "predict_values")
+    return any(
+        all(
+            getattr(type(policy), name) is getattr(known, name)
+            for name in ("forward", "predict_values")
+        )
+        for known in (ActorCriticPolicy, ActionValuePolicy)
     )
 
 
 def _tensor(array: np.ndarray[Any, Any], policy: ActorCriticPolicy) -> torch.Tensor:
     return torch.as_tensor(array, device=policy.device)
+
+
+def action_sampler(policy: ActorCriticPolicy) -> Callable[[Any], torch.Tensor]:
+    """Return what draws actions as ``policy`` does, as fast as it allows.
+
+    :return: maps a batch of observations, as environments give them, to actions.
+    """
+    mlp = actor_mlp(policy) if _acts_as_sb3(policy) else None
+    if mlp is not None:
+        return _sampler(policy, mlp)
+    return lambda observations: policy(obs_as_tensor(observations, policy.device))[0]
 
 
 def _sampler(policy: ActorCriticPolicy, mlp: MLPStructure) -> Sampler:

@@ -4,6 +4,7 @@ from agents.functional.advantages import (
     discounted_returns,
     generalized_advantages,
     standardized,
+    whole_returns,
 )
 from agents.functional.conjugate_gradient import (
     CGResult,
@@ -60,5 +61,6 @@ __all__ = [
     "off_policy_advantages",
     "standardized",
     "take_states",
+    "whole_returns",
     "write_flat",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["discounted_returns", "generalized_advantages", "standardized"]
+__all__ = ["discounted_returns", "generalized_advantages", "standardized", "whole_returns"]
 
 
 def generalized_advantages(
@@ -85,6 +85,18 @@ def _bootstraps(next_values: torch.Tensor, truncated: torch.Tensor) -> torch.Ten
     cut_off = truncated.clone()
     cut_off[-1] = True
     return torch.where(cut_off, next_values, torch.zeros_like(next_values))
+
+
+def whole_returns(returns_to_go: torch.Tensor, episode_starts: torch.Tensor) -> torch.Tensor:
+    """Return for each step the return of its whole episode: the reward-to-go of its first step.
+
+    :param returns_to_go: ``G_t``, shape ``(n_steps, n_envs)``; the first row begins an episode.
+    :param episode_starts: bool, same shape: an episode began with step ``t``.
+    :return: shape ``(n_steps, n_envs)``.
+    """
+    steps = torch.arange(len(returns_to_go), device=returns_to_go.device).unsqueeze(1)
+    starts = torch.where(episode_starts, steps, 0).cummax(dim=0).values
+    return returns_to_go.gather(0, starts)
 
 
 def standardized(weights: torch.Tensor) -> torch.Tensor:

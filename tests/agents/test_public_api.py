@@ -18,7 +18,8 @@ ROOT = Path(agents.__file__).parents[1]
 
 
 def test_public_names() -> None:
-    assert agents.__all__ == ["A2C", "A3C", "NPG", "PPO", "PPOKL", "TRPO", "OffPAC"]
+    ours = ["A2C", "A3C", "NPG", "PPO", "PPOKL", "REINFORCE", "TRPO", "ActorCritic", "OffPAC"]
+    assert agents.__all__ == ours
     for name in agents.__all__:
         assert getattr(agents, name).__name__ == name
 
@@ -51,6 +52,7 @@ def test_public_names_of_the_maths() -> None:
         "off_policy_advantages",
         "standardized",
         "take_states",
+        "whole_returns",
         "write_flat",
     ]
     assert all(callable(getattr(agents.functional, name)) for name in agents.functional.__all__)
@@ -91,7 +93,9 @@ WITH_EXAMPLES = {
     "agents.functional.off_policy",
     "agents.npg",
     "agents.off_pac",
+    "agents.actor_critic",
     "agents.ppo_kl",
+    "agents.reinforce",
     "agents.trpo",
 }
 

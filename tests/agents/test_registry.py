@@ -25,9 +25,10 @@ ROOT = Path(agents.__file__).parents[1]
 
 
 def test_ours_are_registered_as_themselves() -> None:
-    for name in ("a2c", "a3c", "npg", "ppo", "ppo_kl", "trpo"):
+    for name in ("a2c", "a3c", "npg", "ppo", "ppo_kl", "reinforce", "trpo"):
         assert algorithm_class(name) is getattr(agents, name.upper().replace("_", ""))
     assert algorithm_class("off_pac") is agents.OffPAC
+    assert algorithm_class("actor_critic") is agents.ActorCritic
     assert issubclass(algorithm_class("ppo"), stable_baselines3.PPO)
     assert issubclass(algorithm_class("a2c"), stable_baselines3.A2C)
     assert algorithm_names() == sorted(algorithm_names())
@@ -36,7 +37,7 @@ def test_ours_are_registered_as_themselves() -> None:
 @pytest.mark.parametrize(("typed", "meant"), [("tpro", "trpo"), ("NPG", "npg"), ("a2", "a2c")])
 def test_an_unknown_name_suggests_the_nearest(typed: str, meant: str) -> None:
     with pytest.raises(
-        UnknownName, match=rf"'{typed}'\. Did you mean '{meant}'\? Known: a2c, a3c, npg"
+        UnknownName, match=rf"'{typed}'\. Did you mean '{meant}'\? Known: a2c, a3c, actor_critic"
     ):
         algorithm_class(typed)
 

@@ -101,6 +101,20 @@ def assert_moments(actual: RunningMeanStd, expected: RunningMeanStd) -> None:
     assert actual.count == pytest.approx(expected.count, rel=1e-12)
 
 
+def test_a_rollout_of_unknown_length_ends_when_it_is_told_to() -> None:
+    env, tape = make()
+    env.n_steps = None
+    env.reset()
+    step(env, 2 * N_STEPS + 3)
+    assert env.obs_rms.count == pytest.approx(1e-4)
+    env.end_rollout()
+    assert_moments(env.obs_rms, moments(np.concatenate(tape.observations).astype(np.float64)))
+    assert_moments(env.ret_rms, moments(tape.discounted().flatten()))
+    before = env.obs_rms.mean.copy()
+    env.end_rollout()  # nothing new, nothing changed
+    np.testing.assert_array_equal(env.obs_rms.mean, before)
+
+
 @pytest.mark.parametrize("n_rollouts", [1, 2, 5])
 def test_statistics_are_those_of_all_samples(n_rollouts: int) -> None:
     env, tape = make()

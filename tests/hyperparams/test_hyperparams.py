@@ -16,7 +16,7 @@ from zoo.hyperparameters import (
     resolve_hyperparameters,
 )
 
-ALGORITHMS = ("a2c", "a3c", "npg", "ppo", "ppo_kl", "trpo")
+ALGORITHMS = ("a2c", "a3c", "actor_critic", "npg", "ppo", "ppo_kl", "reinforce", "trpo")
 BOTH_VERSIONS = [
     "Ant",
     "HalfCheetah",

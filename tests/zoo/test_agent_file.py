@@ -39,7 +39,9 @@ def test_round_trip(model, path):
     assert set(file.parameters) == {"policy", "policy.optimizer"}
 
 
-@pytest.mark.parametrize("algo", ["a2c", "a3c", "npg", "ppo", "ppo_kl", "trpo"])
+@pytest.mark.parametrize(
+    "algo", ["a2c", "a3c", "actor_critic", "npg", "ppo", "ppo_kl", "reinforce", "trpo"]
+)
 def test_sb3_reads_it(algo, tmp_path):
     algorithm = algorithm_class(algo)
     model = algorithm("MlpPolicy", "CartPole-v1", n_steps=64, seed=1).learn(64)

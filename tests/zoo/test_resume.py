@@ -29,6 +29,8 @@ SETTINGS = {
     "a2c": ["n_steps=8", "learning_rate=lin_1e-3"],
     "a3c": ["n_steps=8", "learning_rate=lin_1e-3", "n_workers=1"],
     "off_pac": [*ON_BATCHES, "buffer_size=192", "gradient_steps=2", "learning_rate=lin_1e-2"],
+    "actor_critic": [*ON_BATCHES, "learning_rate=lin_1e-2", "critic_learning_rate=lin_3e-3"],
+    "reinforce": [*ON_BATCHES, "learning_rate=lin_1e-2", "critic_learning_rate=lin_3e-3"],
 }
 # Checkpoints at 256 and 512 steps or soon after, evaluations at 192, 384 and 576, end at 640.
 FREQUENCIES = ["-n", "640", "--eval-freq", "192", "--save-freq", "256"]
@@ -70,6 +72,8 @@ FAST = [
     ("ppo", "dummy", "while a checkpoint is written", ()),
     ("ppo", "envpool", "before the final agent", ()),
     ("ppo_kl", "dummy", "between two checkpoints", ()),
+    ("actor_critic", "dummy", "between two checkpoints", ("psi=q", "policy=MlpQPolicy")),
+    ("reinforce", "dummy", "between two checkpoints", ()),
     ("a2c", "subproc", "after the last checkpoint", ()),
     ("a2c", "dummy", "between learning curve and best agent", ()),
     ("a3c", "dummy", "between two checkpoints", ()),

@@ -8,7 +8,12 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 
-from agents.functional import discounted_returns, generalized_advantages, standardized
+from agents.functional import (
+    discounted_returns,
+    generalized_advantages,
+    standardized,
+    whole_returns,
+)
 
 
 def column(*values: float) -> torch.Tensor:
@@ -196,3 +201,10 @@ def test_standardized_by_hand() -> None:
 @pytest.mark.parametrize("values", [[0.0, 0.0], [3.1, 3.1, 3.1], [1e9, 1e9, 1e9 + 64]])
 def test_equal_weights_become_zeros(values: list[float]) -> None:
     assert not standardized(torch.tensor(values)).any()
+
+
+def test_the_whole_return_is_that_of_an_episodes_first_step() -> None:
+    returns = torch.stack([torch.tensor([5.0, 3.0, 2.0, 9.0]), torch.tensor([4.0, 1.0, 8.0, 7.0])])
+    returns, starts = returns.T, torch.tensor([[1, 0, 0, 1], [1, 0, 1, 0]]).T.bool()
+    expected = torch.tensor([[5.0, 5.0, 5.0, 9.0], [4.0, 4.0, 8.0, 8.0]]).T
+    assert torch.equal(whole_returns(returns, starts), expected)
