@@ -123,7 +123,10 @@ class WorkerNormalize(RolloutNormalize):
         """Scale with the statistics as they are now."""
         self._freeze()
 
-    def _update(self) -> None:
+    def end_rollout(self) -> None:
+        """Keep the moments of all steps since the last call; the statistics are the learner's."""
+        if not self._discounted:
+            return
         discounted = np.concatenate(self._discounted)
         obs = None
         if self.norm_obs:
