@@ -76,10 +76,10 @@ def _train(name: str, make_env: Callable[[], gym.Env[Any, Any]], n_steps: int = 
     algorithm = ALGORITHMS[name]
     options: dict[str, Any] = {"seed": 1, "device": "cpu"}
     parameters = constructor_parameters(algorithm)
-    if "buffer_size" in parameters:
-        options |= {"buffer_size": 1000, "learning_starts": 100}
-    elif "n_steps" in parameters:
-        options["n_steps"] = n_steps // 4
+    small = {"buffer_size": 1000, "learning_starts": 100}
+    if not issubclass(algorithm, OffPolicyAlgorithm):  # there it is another thing
+        small["n_steps"] = n_steps // 4
+    options |= {key: value for key, value in small.items() if key in parameters}
     if _policy_name(space) == "CnnPolicy":
         options["policy_kwargs"] = {"features_extractor_kwargs": {"features_dim": 32}}
     model = algorithm(_policy_name(space), venv, **options)
@@ -89,7 +89,7 @@ def _train(name: str, make_env: Callable[[], gym.Env[Any, Any]], n_steps: int = 
 
 
 def _spread(model: Any) -> None:
-    """Scale the last layer: what it gives has mean 0 and deviation 1, as after long training.
+    """Scale the last layer: what it gives has mean 0 and a deviation near 1.
 
     Actions then reach bounds and lie within them, and each choice is the best one somewhere.
     """
@@ -107,7 +107,8 @@ def _spread(model: Any) -> None:
         observations = venv.step(np.array(actions))[0]
     hook.remove()
     outputs = torch.cat(given)
-    mean, std = outputs.mean(dim=0), outputs.std(dim=0) + 1e-6
+    # A deviation that is nearly 0 is left so: to blow it up would blow up float32's rounding.
+    mean, std = outputs.mean(dim=0), outputs.std(dim=0).clamp(min=0.1)
     with torch.no_grad():
         linear.weight.div_(std[:, None])
         linear.bias.sub_(mean).div_(std)
