@@ -17,6 +17,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,10 @@ class Job:
         return self._process.sentinel
 
     def kill(self) -> None:
-        """End the process at once and wait until it is gone."""
+        """End the process and all it has started at once, and wait until it is gone."""
+        if sys.platform != "win32":
+            with suppress(ProcessLookupError):  # too young to have a session of its own
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
         self._process.join()
 
@@ -121,4 +125,7 @@ def _die_with_parent() -> None:
         return
     parent.join()
     # Not a polite signal: it would make an extra checkpoint, and the resumed run would differ.
-    os.kill(os.getpid(), signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
+    if sys.platform == "win32":
+        os.kill(os.getpid(), signal.SIGTERM)
+    else:
+        os.killpg(0, signal.SIGKILL)  # the processes of environments and workers, too

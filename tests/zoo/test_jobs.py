@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
 
-from zoo.jobs import failure_reason, last_lines
+from zoo.jobs import Job, failure_reason, last_lines
 from zoo.locks import FileLock
 
 TRACEBACK = """\
@@ -34,6 +36,29 @@ def test_failure_in_a_line(tmp_path: Path, exit_code: int, log: str, reason: str
     path = tmp_path / "log"
     path.write_text(log)
     assert failure_reason(exit_code, path) == reason
+
+
+def test_a_job_ends_with_all_it_has_started(tmp_path: Path) -> None:
+    job = Job(os.system, ["sleep 60 & echo $!; wait"], tmp_path / "log")
+    while not last_lines(tmp_path / "log", 1):
+        assert job.exit_code is None
+        time.sleep(0.005)
+    grandchild = int(last_lines(tmp_path / "log", 1)[0])
+    os.kill(grandchild, 0)
+    job.kill()
+    assert job.exit_code == -9
+    deadline = time.monotonic() + 10
+    while _is_alive(grandchild) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert not _is_alive(grandchild)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"  # a zombie waits for whoever adopted it
 
 
 def test_last_lines(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ class Reporter:
         """Tell what is to be done."""
         self._n_tasks, self._n_finished = n_tasks, n_finished
         done = f", {n_finished} of them done already" if n_finished else ""
-        self._say(f"{n_tasks} runs{done}")
+        self._say(f"{n_tasks} run{'s' * (n_tasks != 1)}{done}")
 
     def started(self, attempt: Attempt) -> None:
         """Tell that a run begins or goes on."""

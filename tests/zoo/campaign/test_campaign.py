@@ -89,7 +89,7 @@ def test_what_is_done_is_not_done_again(finished: Path, capsys: pytest.CaptureFi
     assert path.stat().st_mtime_ns == before
     out, err = capsys.readouterr()
     assert out == f"1 of 1 runs finished: {finished / 'results'}\n"
-    assert err == "1 runs, 1 of them done already\n"
+    assert err == "1 run, 1 of them done already\n"
 
 
 def test_a_finished_run_without_result_is_only_read(finished: Path) -> None:
