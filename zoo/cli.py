@@ -22,6 +22,10 @@ COMMANDS = {
     "verify": ("zoo.verify", "repeat the evaluation an agent is published with"),
     "run": ("hub.run", "let an agent act from its ONNX file, without torch"),
     "export": ("hub.export", "write an agent as ONNX files or a C header"),
+    "push": ("hub.push", "publish an agent on the Hub or in a shared folder"),
+    "pull": ("hub.pull", "fetch an agent from the Hub or a shared folder"),
+    "list": ("hub.list", "list the agents of the Hub or a shared folder"),
+    "convert": ("hub.convert", "make a bundle of an agent of SB3 or RL Zoo"),
     "tune": ("zoo.tune", "search hyperparameters and write a preset"),
     "benchmark": (
         "zoo.benchmark",
