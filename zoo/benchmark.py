@@ -17,7 +17,7 @@ from zoo.campaign.planning import Recipe, plan, refuse_outdated, states_on_disk
 from zoo.campaign.report import Report, insert_blocks
 from zoo.campaign.reporter import Reporter
 from zoo.campaign.reproduction import compare, recorded_results, repeat
-from zoo.campaign.results import load_result, load_results
+from zoo.campaign.results import Result, load_result, load_results
 from zoo.campaign.status import status_table
 from zoo.cli import execute, make_parser, say, step_count, step_period
 
@@ -61,6 +61,7 @@ _REPORT_EXAMPLES = """\
 examples:
   python -m zoo.benchmark report
   python -m zoo.benchmark report --to docs/images --insert README.md docs/benchmark.md
+  python -m zoo.benchmark report --envs CartPole-v1 --to cartpole
 
 Writes results.md, learning_curves.png and performance_profiles.png, and prints the overview.
 --insert replaces what stands between <!-- overview: begin --> and <!-- overview: end --> of a
@@ -90,6 +91,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _unknown_command(args: argparse.Namespace) -> None:
     raise UnknownName("command", args.command, _COMMANDS)
+
+
+def _tasks(names: Sequence[str]) -> list[str]:
+    """Return the ids that ``names`` stand for, suites spelt out."""
+    return [env_id for name in names for env_id in SUITES.get(name, (name,))]
 
 
 def _add_places(parser: argparse.ArgumentParser) -> None:
@@ -170,8 +176,7 @@ def _run(args: argparse.Namespace) -> None:
     }
     settings = tuple((key, value) for key, value in given.items() if value is not None)
     recipe = Recipe(args.n_timesteps, args.untuned, args.presets, settings)
-    env_ids = [task for name in args.envs for task in SUITES.get(name, (name,))]
-    cells = grid(args.algos, env_ids, purpose_seeds("benchmark", args.seeds))
+    cells = grid(args.algos, _tasks(args.envs), purpose_seeds("benchmark", args.seeds))
     tasks = plan(dict.fromkeys(cells), recipe)
     if not args.redo_outdated:
         refuse_outdated(tasks, places)
@@ -236,6 +241,10 @@ def _report_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-o", "--output", type=Path, default=RESULTS, metavar="DIR", help="folder of the results"
     )
+    parser.add_argument("--algos", nargs="+", metavar="NAME", help="only these algorithms")
+    parser.add_argument(
+        "--envs", nargs="+", metavar="ID", help=f"only these tasks; {', '.join(SUITES)} for all"
+    )
     parser.add_argument(
         "--to",
         type=Path,
@@ -254,13 +263,34 @@ def _report_parser() -> argparse.ArgumentParser:
 
 
 def _report(args: argparse.Namespace) -> None:
-    report = Report(load_results(Places(args.output, LOGS)))
+    results = load_results(Places(args.output, LOGS))
+    report = Report(_selected(results, args.algos, args.envs))
     for path in report.write(args.to or args.output / "report"):
         say(f"wrote {path}")
     for path in args.insert:
         names = insert_blocks(path, report)
         say(f"brought {', '.join(names)} up to date in {path}")
     print(report.overview)
+
+
+def _selected(
+    results: Sequence[Result], algos: Sequence[str] | None, envs: Sequence[str] | None
+) -> list[Result]:
+    """Return the results of some algorithms and tasks; a name without any is an error."""
+    for name, given, known in (
+        ("algorithm", algos, {result.cell.algo for result in results}),
+        ("task", envs, {result.cell.env_id for result in results} | set(SUITES)),
+    ):
+        for value in given or ():
+            if value not in known:
+                raise UnknownName(f"{name} with results", value, known)
+    env_ids = None if envs is None else _tasks(envs)
+    return [
+        result
+        for result in results
+        if (algos is None or result.cell.algo in algos)
+        and (env_ids is None or result.cell.env_id in env_ids)
+    ]
 
 
 # --- reproduce ----------------------------------------------------------------------------------

@@ -14,16 +14,23 @@ __all__ = ["aggregate_table", "detail_tables", "overview_table", "protocols", "p
 
 
 def overview_table(rows: Sequence[Row]) -> str:
-    """Return a table of tasks × algorithms; bold is above the published bar."""
-    algos = sorted({row.algo for row in rows})
+    """Return a table of tasks × algorithms; bold is above the published bar.
+
+    An algorithm has a column of published numbers if there is one for any of its tasks.
+    """
     by_key = {(row.algo, row.env_id): row for row in rows}
-    heads = [head for algo in algos for head in (algo.upper().replace("_", "-"), "published")]
+    columns = {row.algo: False for row in sorted(rows, key=lambda row: row.algo)}
+    for row in rows:
+        columns[row.algo] |= best_bar(row.algo, row.env_id) is not None
+    heads = []
+    for algo, published in columns.items():
+        heads += [algo.upper().replace("_", "-"), *["published"] * published]
     lines = [_line(["task", *heads]), _line(["---", *["---:"] * len(heads)])]
     for env_id in sorted({row.env_id for row in rows}):
         cells = [env_id]
-        for algo in algos:
-            row, bar = by_key.get((algo, env_id)), best_bar(algo, env_id)
-            cells += [_mean(row, bar), _short(bar)]
+        for algo, published in columns.items():
+            bar = best_bar(algo, env_id)
+            cells += [_mean(by_key.get((algo, env_id)), bar), *[_short(bar)] * published]
         lines.append(_line(cells))
     return "\n".join([*lines, *_notes(rows)])
 

@@ -118,6 +118,22 @@ def test_report_command(make_results, tmp_path: Path, capsys) -> None:  # type: 
         assert len(picture) > 10_000
 
 
+def test_report_on_a_part(make_results, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    places = Places(tmp_path / "results", tmp_path)
+    for algo, env_id in (("npg", WALKER), ("npg", "CartPole-v1"), ("a3c", "CartPole-v1")):
+        for result in make_results(algo, env_id, [300.0, 400.0]):
+            save_result(places.result(result.cell), result)
+    command = ["report", "-o", str(places.results)]
+    assert main([*command, "--envs", "CartPole-v1"]) == 0
+    table = "| task | A3C | NPG |\n| --- | ---: | ---: |\n| CartPole-v1 | 350 ± 71 | 350 ± 71 |"
+    assert table in capsys.readouterr().out
+    assert main([*command, "--algos", "npg", "--envs", "mujoco"]) == 0
+    assert "| task | NPG | published |" in capsys.readouterr().out
+    assert main([*command, "--algos", "trpo"]) == 1
+    message = "Unknown algorithm with results 'trpo'. Known: a3c, npg."
+    assert message in capsys.readouterr().err
+
+
 def test_report_on_nothing(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     assert main(["report", "-o", str(tmp_path)]) == 1
     assert "There is no result to report on" in capsys.readouterr().err
