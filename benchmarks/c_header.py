@@ -23,7 +23,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from benchmarks.measure import save
-from hub.c_header import build_c_header
+from hub.c_code.header import build_c_header
 from hub.control_names import describe_control
 from hub.gym_env import make_gym_env
 from hub.onnx_export import build_policy_onnx, onnx_bytes

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents.errors import BundleError, UnknownName
-from hub.bundle_folder import (
+from hub.bundle_format.bundle_folder import (
     AGENT,
     CARD,
     FILES,
@@ -33,10 +33,10 @@ from hub.bundle_folder import (
     read_file,
     write_folder,
 )
-from hub.manifest import Manifest, parse_manifest
+from hub.bundle_format.manifest import Manifest, parse_manifest
+from hub.bundle_format.normalizer_file import read_normalizer
+from hub.bundle_format.tensor_file import Arrays, read_tensors
 from hub.normalizer import Normalizer
-from hub.normalizer_file import read_normalizer
-from hub.tensor_file import Arrays, read_tensors
 
 if TYPE_CHECKING:
     import gymnasium
@@ -116,8 +116,8 @@ class Bundle:
         :raises BundleError: the files contradict each other, or were changed meanwhile.
         :raises ConfigError: ``env`` or ``changes`` do not fit the agent.
         """
-        from hub.agent_builder import build_agent
-        from hub.training_env import prepare_env
+        from hub.bundle_format.agent_builder import build_agent
+        from hub.bundle_format.training_env import prepare_env
 
         venv = None if env is None else prepare_env(env, self.manifest, self.normalizer)
         training = None
@@ -134,7 +134,7 @@ class Bundle:
 
         :raises BundleError: the files contradict each other, or were changed meanwhile.
         """
-        from hub.agent_builder import build_agent
+        from hub.bundle_format.agent_builder import build_agent
 
         model = build_agent(self.manifest, self._policy(), None, device=device, buffers=False)
         model.policy.set_training_mode(False)
@@ -185,7 +185,7 @@ def save_bundle(
     :raises BundleError: the agent holds what a bundle cannot, such as a schedule that is a lambda
         or a policy class of one's own; a weight is not finite; or ``path`` cannot be written.
     """
-    from hub.agent_writer import describe_agent
+    from hub.bundle_format.agent_writer import describe_agent
 
     texts = {"config.yml": config_yml, "command.txt": command}
     extra = {name: text.encode() for name, text in texts.items() if text is not None}

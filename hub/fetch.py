@@ -24,11 +24,12 @@ from pathlib import Path
 from typing import Literal
 
 from agents.errors import AgentNotFound, BundleError, HubError
-from hub import remote, strict_json
+from hub import remote
 from hub.agent_name import FOLDER, FolderName, RemoteName
-from hub.bundle_folder import AGENT, CARD, FILES, MAX_AGENT_BYTES
+from hub.bundle_format import strict_json
+from hub.bundle_format.bundle_folder import AGENT, CARD, FILES, MAX_AGENT_BYTES
 from hub.folder_hub import find_folder_hub
-from hub.guest_files import find_guest
+from hub.guests.guest_files import find_guest
 
 __all__ = ["Fetched", "cache_folder", "fetch_agent", "fetch_onnx"]
 

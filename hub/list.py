@@ -13,7 +13,7 @@ from typing import Any
 from agents.errors import ConfigError
 from hub import remote
 from hub.agent_name import FOLDER
-from hub.bundle_folder import AGENT
+from hub.bundle_format.bundle_folder import AGENT
 from hub.command_line import execute, make_parser, say
 from hub.fetch import cache_folder
 from hub.folder_hub import FolderHub

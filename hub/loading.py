@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from agents.errors import ConfigError, NaturalZooError, RunFolderError
 from hub.bundle import Bundle
 from hub.fetch import fetch_agent
-from hub.guest_files import GuestFiles, find_guest
+from hub.guests.guest_files import GuestFiles, find_guest
 from hub.gym_env import check_env_package, make_gym_env
 from hub.locate import hub_name, is_guest_folder, locate
 

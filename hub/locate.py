@@ -24,7 +24,7 @@ from typing import Literal
 
 from agents.errors import BundleError, ConfigError, RunFolderError, UnknownName, nearest_match
 from hub.agent_name import FolderName, RemoteName, parse_agent_name
-from hub.bundle_folder import AGENT
+from hub.bundle_format.bundle_folder import AGENT
 
 __all__ = [
     "AGENT",

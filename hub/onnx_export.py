@@ -3,7 +3,7 @@
 The graph is ``obs → actions`` (one input per key for a Dict) with normalisation, clipping and the
 action's own post-processing inside, for any batch size, in opset 15 and IR 8. In ``float64`` every
 operation is done in double precision on the float32 weights, and a Box action is rounded at the
-very end (:func:`hub.onnx_heads.action_resolution`): runtimes differ by some 1e-15 inside, which the
+very end (``onnx_graph.heads.action_resolution``): runtimes differ by some 1e-15 inside, which the
 rounding hides, so that all of them give the same actions bit for bit.
 """
 
@@ -16,14 +16,14 @@ from stable_baselines3.common.policies import BasePolicy
 
 from agents.errors import UnknownName
 from hub.normalizer import Normalizer
-from hub.onnx_distribution import emit_distribution, sampling
-from hub.onnx_extractors import emit_features
-from hub.onnx_graph import FloatType, GraphBuilder
-from hub.onnx_heads import emit_actions
-from hub.onnx_inputs import emit_input
-from hub.onnx_layers import emit_modules
-from hub.onnx_metadata import network_metadata, reward_metadata
-from hub.onnx_value import emit_value
+from hub.onnx_graph.distribution import emit_distribution, sampling
+from hub.onnx_graph.extractors import emit_features
+from hub.onnx_graph.graph import FloatType, GraphBuilder
+from hub.onnx_graph.heads import emit_actions
+from hub.onnx_graph.inputs import emit_input
+from hub.onnx_graph.layers import emit_modules
+from hub.onnx_graph.metadata import network_metadata, reward_metadata
+from hub.onnx_graph.value import emit_value
 from hub.policy_network import read_policy
 
 __all__ = ["OUTPUTS", "build_policy_onnx", "onnx_bytes"]
@@ -54,10 +54,10 @@ def build_policy_onnx(
     :param dtype: ``"float32"``, or ``"float64"`` for the bit-reproducible twin, whose Box
         observations are float64, too.
     :param metadata: ``metadata_props`` beside those that the network itself tells
-        (:func:`hub.onnx_metadata.network_metadata`).
+        (:func:`hub.onnx_graph.metadata.network_metadata`).
     :param outputs: what the file gives, any of ``"actions"``, ``"value"``
-        (:mod:`hub.onnx_value`) and ``"distribution"``, which is two outputs, ``mean`` and
-        ``log_std``, or one, ``logits`` (:mod:`hub.onnx_distribution`).
+        (:mod:`hub.onnx_graph.value`) and ``"distribution"``, which is two outputs, ``mean`` and
+        ``log_std``, or one, ``logits`` (:mod:`hub.onnx_graph.distribution`).
     :raises ExportError: the policy, a space or a layer cannot be exported in this way.
     """
     unknown = set(outputs) - set(OUTPUTS)

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from agents.errors import BundleError, MissingDependency
-from hub import strict_json
-from hub.bundle_folder import AGENT, MAX_AGENT_BYTES, digest_bytes, read_file
+from hub.bundle_format import strict_json
+from hub.bundle_format.bundle_folder import AGENT, MAX_AGENT_BYTES, digest_bytes, read_file
+from hub.bundle_format.plain_data import check_env_kwargs
 from hub.onnx_safety import MAX_ONNX_BYTES, check_onnx
-from hub.plain_data import check_env_kwargs
 
 __all__ = ["OnnxFile", "OnnxInput"]
 
@@ -55,7 +55,7 @@ class OnnxFile:
     session: Any
     metadata: Mapping[str, str]
     observation_space: dict[str, Any]
-    """In the JSON form of :mod:`hub.spaces`; so is ``action_space``."""
+    """In the JSON form of :mod:`hub.bundle_format.spaces`; so is ``action_space``."""
     action_space: dict[str, Any]
     inputs: tuple[OnnxInput, ...]
     action_shape: tuple[int, ...]

@@ -13,19 +13,19 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 
 from agents.errors import ConfigError, ExportError, MissingDependency
-from hub import strict_json
 from hub.bundle import Bundle
-from hub.c_header import build_c_header
+from hub.bundle_format import strict_json
+from hub.bundle_format.manifest import Manifest
+from hub.c_code.header import build_c_header
 from hub.control_names import ControlNames, describe_control, unnamed_control
 from hub.gym_env import make_gym_env
-from hub.manifest import Manifest
 from hub.normalizer import Normalizer
 from hub.onnx_export import build_policy_onnx, onnx_bytes
-from hub.onnx_metadata import agent_metadata
+from hub.onnx_graph.metadata import agent_metadata
 from hub.policy_network import PolicyNetwork, read_policy
 
 if TYPE_CHECKING:
-    from hub.onnx_graph import FloatType
+    from hub.onnx_graph.graph import FloatType
 
 __all__ = ["ONNX_FILES", "PortableAgent", "evaluation_summary"]
 

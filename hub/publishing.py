@@ -22,10 +22,10 @@ from typing import Any
 import yaml
 
 from agents.errors import BundleError, HubError, MissingDependency
-from hub import strict_json
 from hub.agent_name import default_name
 from hub.bundle import Bundle
-from hub.bundle_folder import AGENT, CARD
+from hub.bundle_format import strict_json
+from hub.bundle_format.bundle_folder import AGENT, CARD
 from hub.command_line import say
 from hub.curve_picture import draw_curve, read_curve
 from hub.leak_check import check_leaks, shareable_command
@@ -200,7 +200,7 @@ def _picture(bundle: Bundle) -> bytes | None:
 def _rl_zoo_files(
     bundle: Bundle, evaluation: Mapping[str, Any], run: Path | None
 ) -> dict[str, bytes]:
-    from hub.rl_zoo_export import rl_zoo_files  # torch, only where it is needed
+    from hub.guests.rl_zoo_export import rl_zoo_files  # torch, only where it is needed
 
     manifest = bundle.manifest
     files = rl_zoo_files(

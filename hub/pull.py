@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agents.errors import ConfigError, HubError
 from hub.agent_name import FOLDER, parse_agent_name
-from hub.bundle_folder import SOURCE, write_folder
+from hub.bundle_format.bundle_folder import SOURCE, write_folder
 from hub.command_line import execute, make_parser, say
 from hub.fetch import Fetched, fetch_agent
 

@@ -16,15 +16,15 @@ from typing import Any
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from agents.errors import BundleError
+from hub.bundle_format.plain_data import check_env_kwargs
 from hub.front_matter import card_environment, read_front_matter
-from hub.guest_files import NORMALIZERS, GuestFiles
+from hub.guests.guest_files import NORMALIZERS, GuestFiles
+from hub.guests.rl_zoo_yaml import linear_schedule, normalize_settings, read_rl_zoo_yaml
+from hub.guests.sb3_archive import read_sb3_archive
+from hub.guests.sb3_model import build_sb3_model
+from hub.guests.trusted_pickle import load_trusting
+from hub.guests.vec_normalize_pickle import read_vec_normalize
 from hub.normalizer import Normalizer
-from hub.plain_data import check_env_kwargs
-from hub.rl_zoo_yaml import linear_schedule, normalize_settings, read_rl_zoo_yaml
-from hub.sb3_archive import read_sb3_archive
-from hub.sb3_model import build_sb3_model
-from hub.trusted_pickle import load_trusting
-from hub.vec_normalize_pickle import read_vec_normalize
 
 __all__ = ["GuestAgent", "load_guest"]
 

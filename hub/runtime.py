@@ -102,12 +102,12 @@ class OnnxPolicy:
 
     @property
     def observation_space(self) -> dict[str, Any]:
-        """The space of one observation: what ``hub.spaces.space_from_json`` reads."""
+        """The space of one observation: what ``hub.bundle_format.spaces.space_from_json`` reads."""
         return self._file.observation_space
 
     @property
     def action_space(self) -> dict[str, Any]:
-        """The space of one action: what ``hub.spaces.space_from_json`` reads."""
+        """The space of one action: what ``hub.bundle_format.spaces.space_from_json`` reads."""
         return self._file.action_space
 
     @property

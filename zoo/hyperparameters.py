@@ -35,7 +35,7 @@ import yaml
 from agents.errors import ConfigError, UnknownName
 from agents.registry import algorithm_class
 from hub import signatures
-from hub.named_classes import NAMED_CLASSES
+from hub.bundle_format.named_classes import NAMED_CLASSES
 from hub.schedules import SCHEDULE_KEYS, build_schedule, normalize_schedule
 
 __all__ = [

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from agents.errors import BundleError, VerificationError
-from hub import strict_json as read
 from hub.bundle import Bundle
+from hub.bundle_format import strict_json as read
 from zoo.evaluation import Evaluation
 
 __all__ = ["FLOAT64", "PublishedEvaluation", "read_published"]

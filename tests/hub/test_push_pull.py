@@ -444,7 +444,7 @@ def test_agents_of_others(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A repository as RL Zoo makes it: loaded, and converted to a bundle that acts the same."""
-    from hub.rl_zoo_export import rl_zoo_files
+    from hub.guests.rl_zoo_export import rl_zoo_files
     from hub.vec_normalize import normalizer_of
 
     model, env = maker.agent()

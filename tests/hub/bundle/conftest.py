@@ -24,7 +24,7 @@ from agents.errors import BundleError
 from agents.registry import algorithm_class, constructor_parameters
 from agents.rollout_normalize import RolloutNormalize
 from hub.bundle import Bundle, save_bundle
-from hub.tensor_file import read_tensors
+from hub.bundle_format.tensor_file import read_tensors
 from hub.vec_normalize import load_statistics, statistics
 
 IMAGE = spaces.Box(0, 255, (36, 40, 1), np.uint8)  # channels last, as environments give them

@@ -25,13 +25,13 @@ from torch import nn
 from agents.errors import BundleError
 from agents.npg import NPG
 from agents.registry import algorithm_class, algorithm_names
-from hub.agent_arguments import (
+from hub.bundle import Bundle, save_bundle
+from hub.bundle_format.agent_arguments import (
     arguments_from_json,
     arguments_to_json,
     policy_kwargs_from_json,
     policy_kwargs_to_json,
 )
-from hub.bundle import Bundle, save_bundle
 from hub.schedules import Constant, Exponential, Linear
 
 # --- Schedules ----------------------------------------------------------------------------------

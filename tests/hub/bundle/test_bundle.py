@@ -21,8 +21,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNorm
 import hub
 from agents import registry
 from agents.errors import BundleError, ConfigError, MissingDependency, UnknownName
-from hub import agent_classes
 from hub.bundle import Bundle, save_bundle
+from hub.bundle_format import agent_classes
 from hub.vec_normalize import normalizer_of, statistics
 
 # --- What is in it ------------------------------------------------------------------------------

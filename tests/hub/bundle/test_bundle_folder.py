@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from agents.errors import BundleError
-from hub import bundle_folder
-from hub.bundle_folder import (
+from hub.bundle_format import bundle_folder
+from hub.bundle_format.bundle_folder import (
     FileRecord,
     check_listing,
     digest_bytes,
@@ -153,7 +153,7 @@ def test_a_killed_writer_leaves_the_old_bundle(tmp_path: Path) -> None:
     script = f"""
 import os, signal
 from pathlib import Path
-from hub import bundle_folder
+from hub.bundle_format import bundle_folder
 write, count = bundle_folder._write_file, []
 def killed_at_the_second(path, content):
     write(path, content)

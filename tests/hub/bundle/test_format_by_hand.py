@@ -198,7 +198,7 @@ def test_the_page_is_enough_to_act(case: Any, studio: Any, tmp_path: Path) -> No
     library, algo, settings = case
     settings = dict(settings)
     if name := settings.get("policy_kwargs", {}).get("activation_fn"):
-        from hub.named_classes import ACTIVATIONS as CLASSES
+        from hub.bundle_format.named_classes import ACTIVATIONS as CLASSES
 
         settings["policy_kwargs"] = settings["policy_kwargs"] | {"activation_fn": CLASSES[name]}
     model = studio.make(library, algo, **settings)

@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from agents.errors import BundleError
 from hub.bundle import Bundle
-from hub.tensor_file import read_tensors, write_tensors
+from hub.bundle_format.tensor_file import read_tensors, write_tensors
 
 LISTED = ("policy.safetensors", "normalizer.safetensors", "optimizer.safetensors")
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from agents.errors import BundleError
-from hub.bundle_folder import FileRecord
-from hub.manifest import Normalization, parse_manifest
+from hub.bundle_format.bundle_folder import FileRecord
+from hub.bundle_format.manifest import Normalization, parse_manifest
 
 SHA = "0" * 64
 DOCUMENT: dict[str, Any] = {

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from agents.errors import BundleError
-from hub.allocation_limit import AllocationLimit
-from hub.model_state import (
+from hub.bundle_format.allocation_limit import AllocationLimit
+from hub.bundle_format.model_state import (
     load_policy_state,
     load_training_state,
     policy_state,
     training_state,
 )
-from hub.named_classes import OPTIMIZERS
+from hub.bundle_format.named_classes import OPTIMIZERS
 
 Arrays = dict[str, Any]
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.errors import BundleError
-from hub.plain_data import check_env_kwargs, check_plain, to_plain
+from hub.bundle_format.plain_data import check_env_kwargs, check_plain, to_plain
 
 ALLOWED: list[Any] = [
     *(None, True, False, 0, -3, 2**63 - 1, 0.5, -1e-300, "relu", "auto_0.1", "auto_1e-3"),

@@ -10,8 +10,8 @@ import pytest
 
 from agents.registry import algorithm_names
 from hub.bundle import Bundle
-from hub.counters import counters_to_json
-from hub.model_state import policy_state, training_state
+from hub.bundle_format.counters import counters_to_json
+from hub.bundle_format.model_state import policy_state, training_state
 
 OURS = [("natural-zoo", algo) for algo in algorithm_names()]
 THEIRS = [

@@ -13,9 +13,9 @@ import pytest
 
 import hub
 from agents.errors import BundleError
-from hub.bundle_folder import FILES
-from hub.manifest import parse_manifest
-from hub.named_classes import NAMED_CLASSES
+from hub.bundle_format.bundle_folder import FILES
+from hub.bundle_format.manifest import parse_manifest
+from hub.bundle_format.named_classes import NAMED_CLASSES
 
 SCHEMA = json.loads((Path(hub.__file__).parents[1] / "docs" / "agent.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.errors import BundleError
-from hub.spaces import MAX_CHOICES, MAX_ELEMENTS, space_from_json, space_to_json
+from hub.bundle_format.spaces import MAX_CHOICES, MAX_ELEMENTS, space_from_json, space_to_json
 
 PAPER = [
     (

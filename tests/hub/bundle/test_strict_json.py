@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.errors import BundleError
-from hub import strict_json
-from hub.strict_json import MAX_DEPTH, parse
+from hub.bundle_format import strict_json
+from hub.bundle_format.strict_json import MAX_DEPTH, parse
 
 
 @pytest.mark.parametrize(

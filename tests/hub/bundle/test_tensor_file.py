@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.errors import BundleError
-from hub.tensor_file import MAX_HEADER_BYTES, MAX_TENSORS, read_tensors, write_tensors
+from hub.bundle_format.tensor_file import MAX_HEADER_BYTES, MAX_TENSORS, read_tensors, write_tensors
 
 ARRAYS = {
     "net.0.weight": np.arange(6, dtype=np.float32).reshape(2, 3),

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from stable_baselines3 import PPO, SAC
 
 from hub.onnx_export import build_policy_onnx
-from hub.onnx_heads import action_resolution
+from hub.onnx_graph.heads import action_resolution
 
 
 def test_steps() -> None:

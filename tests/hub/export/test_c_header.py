@@ -18,8 +18,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
 from agents.errors import ExportError
-from hub.c_header import build_c_header
-from hub.c_source import comment, constant, identifier
+from hub.c_code.header import build_c_header
+from hub.c_code.source import comment, constant, identifier
 from hub.control_names import ControlNames, describe_control
 from hub.onnx_export import build_policy_onnx
 

@@ -18,8 +18,8 @@ from torch import nn
 
 from agents.errors import ExportError
 from hub.onnx_export import build_policy_onnx, onnx_bytes
-from hub.onnx_graph import GraphBuilder, Tensor
-from hub.onnx_lowering import TracedNode, lower
+from hub.onnx_graph.graph import GraphBuilder, Tensor
+from hub.onnx_graph.lowering import TracedNode, lower
 
 
 class Normed(BaseFeaturesExtractor):

@@ -13,8 +13,8 @@ import onnxruntime
 import pytest
 from stable_baselines3 import A2C
 
+from hub.bundle_format.spaces import space_from_json
 from hub.onnx_export import build_policy_onnx, onnx_bytes
-from hub.spaces import space_from_json
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from agents.errors import ExportError
-from hub.onnx_graph import FLOAT64_OPERATORS, GraphBuilder
+from hub.onnx_graph.graph import FLOAT64_OPERATORS, GraphBuilder
 
 # What an operator takes beside one real matrix: attributes, and further inputs.
 _ATTRIBUTES: dict[str, dict[str, Any]] = {

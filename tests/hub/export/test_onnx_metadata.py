@@ -12,7 +12,7 @@ from stable_baselines3 import A2C
 
 from hub.control_names import ControlNames, describe_control
 from hub.onnx_export import build_policy_onnx, onnx_bytes
-from hub.onnx_metadata import agent_metadata
+from hub.onnx_graph.metadata import agent_metadata
 
 
 def test_through_onnx_runtime() -> None:

@@ -15,7 +15,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from agents.a3c import A3C
 from agents.errors import ExportError
 from hub.onnx_export import build_policy_onnx
-from hub.onnx_heads import action_bounds
+from hub.onnx_graph.heads import action_bounds
 
 VECTOR = spaces.Box(-1.0, 1.0, (3,), np.float32)
 

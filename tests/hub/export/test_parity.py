@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
 from agents.registry import algorithm_class, algorithm_names, constructor_parameters
-from hub.c_header import build_c_header
+from hub.c_code.header import build_c_header
 from hub.control_names import ControlNames
 from hub.normalizer import Normalizer
 from hub.onnx_export import build_policy_onnx
