@@ -96,7 +96,11 @@ def test_a_folder_here_comes_before_a_published_name(published, tmp_path, monkey
 
 @pytest.mark.parametrize("name", ["..", ".", "../pretrained", "", "../x/y"])
 def test_a_name_leads_nowhere_else(published, name, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
+    here = (
+        tmp_path / "outer" / "here"
+    )  # beside the folders of other tests, ".." may be a run folder
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
     make_bundle(published.parent / "x")
     with pytest.raises(RunFolderError):
         locate(name)
