@@ -18,15 +18,10 @@ import torch
 from stable_baselines3.common.utils import get_device
 
 from agents.errors import ConfigError, UnknownName
-from zoo.hyperparameters import (
-    build_agent_kwargs,
-    check_agent,
-    coerce,
-    dump_yaml,
-    load_yaml,
-    parse_overrides,
-    resolve_hyperparameters,
-)
+from zoo.hyperparameters import build_agent_kwargs, check_agent, resolve_hyperparameters
+from zoo.plain_yaml import dump_yaml, load_yaml
+from zoo.presets import parse_overrides
+from zoo.typed_values import coerce
 
 __all__ = ["RunConfig", "resolve_config"]
 

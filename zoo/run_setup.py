@@ -23,7 +23,8 @@ from hub.seeding import check_seed, evaluation_seeds
 from zoo.cli import say
 from zoo.config import RunConfig, resolve_config
 from zoo.envs import choose_backend, parity_note
-from zoo.hyperparameters import RUN_KEYS, parse_overrides, resolve_hyperparameters
+from zoo.hyperparameters import RUN_KEYS, resolve_hyperparameters
+from zoo.presets import parse_overrides
 from zoo.runs import RunFolder, create_run_folder, load_config, run_folders
 from zoo.segments import Resumption
 from zoo.training import find_resumption

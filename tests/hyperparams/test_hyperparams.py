@@ -9,12 +9,8 @@ import pytest
 from stable_baselines3.common.env_util import make_vec_env
 
 from agents.registry import algorithm_class
-from zoo.hyperparameters import (
-    Hyperparameters,
-    build_agent_kwargs,
-    read_entries,
-    resolve_hyperparameters,
-)
+from zoo.hyperparameters import Hyperparameters, build_agent_kwargs, resolve_hyperparameters
+from zoo.presets import read_entries
 
 ALGORITHMS = ("a2c", "a3c", "actor_critic", "npg", "ppo", "ppo_kl", "reinforce", "trpo")
 BOTH_VERSIONS = [

@@ -21,13 +21,11 @@ from zoo.hyperparameters import (
     Hyperparameters,
     build_agent_kwargs,
     check_agent,
-    coerce,
-    dump_yaml,
-    load_yaml,
-    parse_overrides,
-    read_entries,
     resolve_hyperparameters,
 )
+from zoo.plain_yaml import dump_yaml, load_yaml
+from zoo.presets import parse_overrides, read_entries
+from zoo.typed_values import coerce
 
 FILE = """
 default:
@@ -269,7 +267,7 @@ def test_users_file_is_its_own_provenance(tmp_path: Path) -> None:
 
 
 def test_packaged_entry_without_source_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo.hyperparameters._file_text", lambda *_: "CartPole-v1: {n_steps: 8}")
+    monkeypatch.setattr("zoo.presets._file_text", lambda *_: "CartPole-v1: {n_steps: 8}")
     with pytest.raises(ConfigError, match=r"hyperparams/ppo.yml: 'CartPole-v1' has no source"):
         resolve_hyperparameters("ppo", "CartPole-v1")
 

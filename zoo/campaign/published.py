@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from agents.errors import ConfigError, UnknownName
-from zoo.hyperparameters import coerce, load_yaml
+from zoo.plain_yaml import load_yaml
+from zoo.typed_values import coerce
 
 __all__ = ["Bar", "Source", "bars", "best_bar", "reference", "soft_bar"]
 

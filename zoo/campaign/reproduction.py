@@ -14,7 +14,7 @@ from zoo.campaign.results import Result, load_results
 from zoo.campaign.rows import number
 from zoo.campaign.statistics import mean_and_std
 from zoo.config import RunConfig, resolve_config
-from zoo.hyperparameters import dump_yaml
+from zoo.plain_yaml import dump_yaml
 
 __all__ = ["Comparison", "compare", "recorded_results", "repeat"]
 

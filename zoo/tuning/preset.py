@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from agents.errors import ConfigError
-from zoo.hyperparameters import flow_yaml, load_yaml, override_entry, read_entries
+from zoo.plain_yaml import flow_yaml, load_yaml
+from zoo.presets import override_entry, read_entries
 from zoo.tuning.protocol import Protocol
 from zoo.tuning.search_space import Overrides
 

@@ -15,7 +15,7 @@ from agents.errors import ConfigError
 from hub.seeding import purpose_seeds
 from zoo.config import RunConfig, resolve_config
 from zoo.envs import choose_backend
-from zoo.hyperparameters import read_entries
+from zoo.presets import read_entries
 from zoo.tuning.search_space import Overrides, SearchSpace
 
 __all__ = ["OBJECTIVES", "Protocol", "aggregate"]

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from agents.errors import ConfigError, UnknownName
-from zoo.hyperparameters import load_yaml
+from zoo.plain_yaml import load_yaml
 
 __all__ = ["Range", "SearchSpace", "Suggester", "known_spaces", "load_space", "parse_space"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from agents.errors import ConfigError
-from zoo.hyperparameters import load_yaml, read_entries
+from zoo.plain_yaml import load_yaml
+from zoo.presets import read_entries
 from zoo.tuning.preset import entry_text, make_entry, read_file, replace_entry
 from zoo.tuning.protocol import Protocol
 from zoo.tuning.search_space import parse_space

@@ -11,8 +11,10 @@ import optuna
 import pytest
 
 from hub.seeding import evaluation_seeds, purpose_seeds
-from zoo.hyperparameters import load_yaml, read_entries, resolve_hyperparameters
+from zoo.hyperparameters import resolve_hyperparameters
 from zoo.jobs import Job
+from zoo.plain_yaml import load_yaml
+from zoo.presets import read_entries
 from zoo.tune import main
 from zoo.tuning import reranking
 from zoo.tuning.protocol import Protocol
