@@ -19,17 +19,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from agents.errors import ConfigError, MissingDependency, RunFolderError
 from zoo.cli import execute, make_parser
-from zoo.learning_curves import (
-    Aggregate,
-    Curve,
-    Floats,
-    Run,
-    XAxis,
-    aggregate,
-    evaluation_curve,
-    find_runs,
-    training_curve,
-)
+from zoo.learning_curves import Aggregate, Curve, XAxis, aggregate, evaluation_curve, training_curve
+from zoo.run_history import Floats, Run, find_runs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -36,9 +36,9 @@ def test_a_missing_argument_is_a_matter_of_usage(capsys):
 
 def test_a_command_whose_packages_are_not_installed(capsys, monkeypatch):
     monkeypatch.delitem(sys.modules, "zoo.plot", raising=False)
-    monkeypatch.setitem(sys.modules, "zoo.learning_curves", None)
+    monkeypatch.setitem(sys.modules, "zoo.run_history", None)
     assert main(["plot"]) == 1
     assert capsys.readouterr().err == (
-        "error: natural-zoo plot needs a package that is not installed: zoo.learning_curves. "
+        "error: natural-zoo plot needs a package that is not installed: zoo.run_history. "
         "Type: pip install natural-zoo\n"
     )

@@ -12,17 +12,14 @@ import pytest
 from agents.errors import ConfigError, RunFolderError
 from zoo.learning_curves import (
     Curve,
-    Run,
     aggregate,
     bootstrap_band,
     common_grid,
     evaluation_curve,
-    find_runs,
-    read_episodes,
-    read_run,
     rolling_mean,
     training_curve,
 )
+from zoo.run_history import Run, find_runs, read_episodes, read_run
 
 HEADER = '#{"t_start": 100.0, "env_id": "Hopper-v4"}\nr,l,t\n'
 

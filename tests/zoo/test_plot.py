@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from agents.errors import MissingDependency
-from zoo.learning_curves import find_runs
 from zoo.plot import COLOURS, PlotSettings, draw, format_number, main
+from zoo.run_history import find_runs
 
 pytest.importorskip("matplotlib", reason="needs the extra natural-zoo[plot]")
 
