@@ -18,6 +18,7 @@ import torch
 from stable_baselines3.common.utils import get_device
 
 from agents.errors import ConfigError, UnknownName
+from hub.seeding import check_seed
 from zoo.hyperparameters import build_agent_kwargs, check_agent, resolve_hyperparameters
 from zoo.plain_yaml import dump_yaml, load_yaml
 from zoo.presets import parse_overrides
@@ -25,8 +26,7 @@ from zoo.typed_values import coerce
 
 __all__ = ["RunConfig", "resolve_config"]
 
-_MAX_SEED = 2**32 - 1  # NumPy's global generator takes no more
-_MAX_CHOSEN_SEED = 2**31 - 2**16  # EnvPool counts up from the seed in a signed 32-bit integer
+_MAX_CHOSEN_SEED = 2**31 - 2**17  # below check_seed's limit
 _CPU_POLICIES = ("MlpPolicy", "MlpLstmPolicy")  # too small for a GPU to be faster
 _COUNTS = (
     "n_timesteps",
@@ -88,10 +88,7 @@ class RunConfig:
     source: str
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed <= _MAX_SEED:
-            raise ConfigError(
-                f"seed: {self.seed} is not between 0 and {_MAX_SEED}; write for example 0."
-            )
+        check_seed(self.seed)
         for name in _COUNTS:
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -19,7 +19,7 @@ from agents.errors import ConfigError, RunFolderError
 from agents.registry import algorithm_class
 from hub.atomic import write_text
 from hub.env_ids import check_env_id
-from hub.seeding import check_seed, evaluation_seeds
+from hub.seeding import evaluation_seeds
 from zoo.cli import say
 from zoo.config import RunConfig, resolve_config
 from zoo.envs import choose_backend, parity_note
@@ -98,7 +98,7 @@ def _resolve(args: argparse.Namespace) -> RunConfig:
         "save_freq": args.save_freq,
         "log_interval": args.log_interval,
         "device": args.device,
-        "seed": None if args.seed is None else check_seed(args.seed),
+        "seed": args.seed,
     }
     overrides = [*args.hyperparams, *(f"env_kwargs.{pair}" for pair in args.env_kwargs)]
     config = resolve_config(

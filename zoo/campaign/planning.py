@@ -11,7 +11,6 @@ from typing import Any
 from agents.errors import ConfigError
 from hub.env_ids import check_env_id
 from hub.locate import settings_folders
-from hub.seeding import check_seed
 from zoo.campaign.cells import Cell, Places
 from zoo.campaign.results import differences, load_result
 from zoo.config import RunConfig, resolve_config
@@ -81,7 +80,7 @@ def _resolve(cell: Cell, recipe: Recipe) -> RunConfig:
         conf_file=None if presets is None else presets / f"{cell.algo}.yml",
         untuned=recipe.untuned,
         n_timesteps=recipe.n_timesteps,
-        seed=check_seed(cell.seed),
+        seed=cell.seed,
         vec_env=choose_backend("auto", env_id),
         n_threads=1,
         env_threads=1,
