@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -29,12 +28,13 @@ from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 import agents
 from agents.rollout_normalize import RolloutNormalize
 from benchmarks.learning_parity import Episodes, draw
+from benchmarks.measure import PICTURES, RESULTS
 from hub.atomic import write_text
 from hub.versions import installed_versions
 from zoo.config import resolve_config
 from zoo.envs import make_vec_env
 
-RESULTS = Path(__file__).parent / "results" / "fast_and_slow.json"
+FILE = RESULTS / "fast_and_slow.json"
 WAYS = {
     "NPG, slow": "#d55e00",
     "NPG, fast": "#0072b2",
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("-n", "--n-timesteps", type=int, default=300_000)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    entries = json.loads(RESULTS.read_text())["runs"] if RESULTS.is_file() else []
+    entries = json.loads(FILE.read_text())["runs"] if FILE.is_file() else []
     done = {(e["library"], e["env_id"], e["seed"]) for e in entries}
     for seed in range(args.seeds):
         for way in WAYS:
@@ -117,10 +117,10 @@ def main() -> None:
                 continue
             entries.append(run(way, args.env, seed, args.n_timesteps))
             report = {"n_timesteps": args.n_timesteps, "versions": installed_versions()}
-            RESULTS.parent.mkdir(exist_ok=True)
-            write_text(RESULTS, json.dumps(report | {"runs": entries}) + "\n")
+            RESULTS.mkdir(exist_ok=True)
+            write_text(FILE, json.dumps(report | {"runs": entries}) + "\n")
             print(f"{way} seed {seed}: {entries[-1]['seconds']} s")
-    draw(entries, RESULTS.with_suffix(".png"), args.n_timesteps, WAYS, f"Two ways on {args.env}")
+    draw(entries, PICTURES / "fast_and_slow.png", args.n_timesteps, WAYS, f"Two ways on {args.env}")
 
 
 if __name__ == "__main__":

@@ -26,12 +26,13 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
 import agents
+from benchmarks.measure import PICTURES, RESULTS
 from benchmarks.training_rate import PEER_TRPO as SHARED
 from hub.atomic import atomic_write, write_text
 from hub.versions import installed_versions
 from zoo.envs import make_vec_env
 
-RESULTS = Path(__file__).parent / "results" / "learning_parity.json"
+FILE = RESULTS / "learning_parity.json"
 N_ENVS = 2
 PEER = {"cg_max_steps": 25}
 OURS = {"cg_max_iters": 25, "line_search_max_backtracks": 9, "line_search_accept_ratio": 0.0}
@@ -131,7 +132,7 @@ def main() -> None:
     parser.add_argument("-n", "--n-timesteps", type=int, default=300_000)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    entries = json.loads(RESULTS.read_text())["runs"] if RESULTS.is_file() else []
+    entries = json.loads(FILE.read_text())["runs"] if FILE.is_file() else []
     done = {(e["library"], e["env_id"], e["seed"]) for e in entries}
     for seed in range(args.seeds):
         for library in LIBRARIES:
@@ -144,11 +145,11 @@ def main() -> None:
                 "versions": installed_versions(),
                 "runs": entries,
             }
-            RESULTS.parent.mkdir(exist_ok=True)
-            write_text(RESULTS, json.dumps(report) + "\n")
+            RESULTS.mkdir(exist_ok=True)
+            write_text(FILE, json.dumps(report) + "\n")
             print(f"{library} seed {seed}: {entries[-1]['seconds']} s")
     title = f"TRPO on {args.env}, identical hyperparameters"
-    draw(entries, RESULTS.with_suffix(".png"), args.n_timesteps, LIBRARIES, title)
+    draw(entries, PICTURES / "learning_parity.png", args.n_timesteps, LIBRARIES, title)
 
 
 if __name__ == "__main__":

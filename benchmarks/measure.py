@@ -15,6 +15,7 @@ from hub.versions import installed_versions
 from zoo import provenance
 
 __all__ = [
+    "PICTURES",
     "RESULTS",
     "interleaved",
     "machine",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 RESULTS = Path(__file__).parent / "results"
+PICTURES = Path(__file__).parent.parent / "docs" / "images"
 
 
 def interleaved(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import RESULTS
+from benchmarks.measure import PICTURES, RESULTS
 from hub.atomic import atomic_write, write_text
 
 __all__ = ["write_report"]
@@ -166,5 +166,5 @@ def _draw() -> None:
     axes.set_ylabel("environment steps per second, one core")
     axes.grid(axis="y", alpha=0.3)
     axes.legend()
-    with atomic_write(RESULTS / "speed.png") as file:
+    with atomic_write(PICTURES / "speed.png") as file:
         figure.savefig(file, format="png", dpi=120)

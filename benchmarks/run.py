@@ -1,7 +1,7 @@
 """``python -m benchmarks.run``: measure ours beside its peers in one run; `make bench`.
 
 Each section writes ``benchmarks/results/<section>.json``; the last one, ``report``, draws
-``benchmarks/results/speed.png`` and writes the tables of ``docs/speed.md`` from those files. Leave
+``docs/images/speed.png`` and writes the tables of ``docs/speed.md`` from those files. Leave
 the machine alone meanwhile.
 """
 
