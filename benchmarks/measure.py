@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hub.atomic import write_text
 from hub.versions import installed_versions
@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 RESULTS = Path(__file__).parent / "results"
+Measured = TypeVar("Measured")
 PICTURES = Path(__file__).parent.parent / "docs" / "images"
 
 
@@ -46,10 +47,10 @@ def interleaved(
     return values
 
 
-def on_cores(n_cores: int, measurement: Callable[[], float]) -> Callable[[], float]:
+def on_cores(n_cores: int, measurement: Callable[[], Measured]) -> Callable[[], Measured]:
     """Return ``measurement`` made on the first ``n_cores`` of the cores that are allowed."""
 
-    def measure() -> float:
+    def measure() -> Measured:
         allowed = os.sched_getaffinity(0)
         os.sched_setaffinity(0, sorted(allowed)[:n_cores])
         try:

@@ -22,6 +22,7 @@ def write_report() -> None:
     writers = {
         "peers": _peers,
         "limits": _limits,
+        "breakdown": _breakdown,
         "updates": _updates,
         "scaling": _scaling,
         "memory": _memory,
@@ -97,6 +98,15 @@ def _limits(content: dict[str, Any]) -> str:
     return _table(header, rows)
 
 
+def _breakdown(content: dict[str, Any]) -> str:
+    rows = []
+    for env_id, parts in content["tasks"].items():
+        medians = [part["median"] for part in parts.values()]
+        rows.append((env_id, *(f"{value:.1f}" for value in medians), f"{sum(medians):.0f}"))
+    names = next(iter(content["tasks"].values()))
+    return _table(("NPG on one core, µs per step", *names, "all"), rows)
+
+
 def _updates(content: dict[str, Any]) -> str:
     rows = []
     for case, subjects in content["cases"].items():
@@ -163,8 +173,8 @@ def _draw() -> None:
         axes.bar(positions, heights, width=0.25, color=color, label=label)
     axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
     axes.set_yscale("log")
-    axes.set_ylabel("environment steps per second, one core")
+    axes.set_ylabel("steps per second, one core")
     axes.grid(axis="y", alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=len(series), frameon=False)
     with atomic_write(PICTURES / "speed.png") as file:
         figure.savefig(file, format="png", dpi=120)

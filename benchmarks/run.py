@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.breakdown import PARTS, time_parts
 from benchmarks.measure import interleaved, on_cores, save, summary
 from benchmarks.memory import memory_growth, startup_seconds
 from benchmarks.physics import physics_rate, random_episodes, training_episodes
@@ -88,6 +89,20 @@ def updates(options: argparse.Namespace) -> None:
             save("updates", {"unit": "seconds per call", "cases": content})
 
 
+def breakdown(options: argparse.Namespace) -> None:
+    """Where the time of NPG's default goes, part by part, on one core."""
+    content: dict[str, Any] = {}
+    for env_id in ("Walker2d-v4", "HalfCheetah-v4", "Humanoid-v4"):
+        n = int(20_000 * options.scale)
+        runs = [
+            on_cores(1, lambda env_id=env_id, n=n: time_parts("npg", env_id, n))()
+            for _ in range(options.repeats)
+        ]
+        content[env_id] = summary({part: [run[part] for run in runs] for part in PARTS})
+        _say(f"breakdown: {env_id}")
+        save("breakdown", {"unit": "microseconds per environment step", "tasks": content})
+
+
 def scaling(options: argparse.Namespace) -> None:
     """How the cost of our NPG grows with environments, batch and parameters."""
     import agents
@@ -149,6 +164,7 @@ def _measured(
 SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "peers": peers,
     "limits": limits,
+    "breakdown": breakdown,
     "updates": updates,
     "scaling": scaling,
     "memory": memory,

@@ -65,7 +65,8 @@ examples:
 
 Writes results.md, learning_curves.png and performance_profiles.png, and prints the overview.
 --insert replaces what stands between <!-- overview: begin --> and <!-- overview: end --> of a
-Markdown file (or details) by the table as it is now.
+Markdown file by the table as it is now; `tables` in the place of `overview` is a table for each
+algorithm, `details` all of them with protocols and versions.
 """
 _REPRODUCE_EXAMPLES = """\
 examples:

@@ -24,7 +24,7 @@ __all__ = ["BLOCKS", "Report", "insert_blocks"]
 
 CURVES, PROFILES, TABLES = "learning_curves.png", "performance_profiles.png", "results.md"
 #: Parts of a report that documents may hold, between ``<!-- NAME: begin -->`` and ``…: end -->``.
-BLOCKS = ("overview", "details")
+BLOCKS = ("overview", "tables", "details")
 
 
 class Report:
@@ -38,9 +38,10 @@ class Report:
         self._rows: list[Row] = gather(results)
         self._scores: Scores = score_matrices(self._rows)
         self.overview = overview_table(self._rows)
+        self.tables = detail_tables(self._rows)
         self.details = "\n\n".join(
             [
-                detail_tables(self._rows),
+                self.tables,
                 "### All tasks together",
                 "0 is the return of uniformly random actions, 1 the highest published on-policy "
                 "mean (any algorithm, several seeds, stated protocol).",

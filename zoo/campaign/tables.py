@@ -37,12 +37,12 @@ def overview_table(rows: Sequence[Row]) -> str:
 
 def detail_tables(rows: Sequence[Row]) -> str:
     """Return one table per algorithm with interval, bar, protocol and time of each task."""
-    heads = ["task", "seeds", "mean ± std", "IQM [95 % interval]", "best published", "measured on"]
-    heads += ["single run or unstated protocol", "minutes"]
+    heads = ["task", "steps", "seeds", "mean ± std", "IQM [95 % interval]", "best published"]
+    heads += ["measured on", "single run or unstated protocol", "minutes"]
     parts = []
     for algo in sorted({row.algo for row in rows}):
         lines = [f"### {algo.upper().replace('_', '-')}", "", _line(heads)]
-        lines.append(_line(["---", "---:", "---:", "---:", "---:", "---", "---:", "---:"]))
+        lines.append(_line(["---", *["---:"] * 5, "---", "---:", "---:"]))
         own = [row for row in rows if row.algo == algo]
         lines += [_detail(row) for row in own]
         parts.append("\n".join([*lines, *_notes(own)]))
@@ -140,9 +140,10 @@ def _detail(row: Row) -> str:
         interval = minutes = "–"
     on = "–" if bar is None else f"{bar.env_id}, {bar.source.name}"
     seeds = str(len(row.finished)) + (f" ({len(row.failed)} failed)" if row.failed else "")
-    return _line(
-        [row.env_id, seeds, _mean(row, bar), interval, _long(bar), on, _short(soft), minutes]
-    )
+    steps = sorted({int(result.config["n_timesteps"]) for result in row.finished})
+    length = ", ".join(f"{n:,}" for n in steps) or "–"
+    cells = [row.env_id, length, seeds, _mean(row, bar), interval]
+    return _line([*cells, _long(bar), on, _short(soft), minutes])
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:

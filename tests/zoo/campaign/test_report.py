@@ -51,15 +51,15 @@ def test_details(make_results) -> None:  # type: ignore[no-untyped-def]
     table = detail_tables(rows)
     assert "### NPG" in table
     assert (
-        "| Walker2d-v4 | 3 (1 failed) | **3000 ± 0** † | 3000 [3000, 3000] | 2503 ± 963 "
-        "| Walker2d-v3, Tianshou | 4055 (OmniSafe) | 2.0 |"
+        "| Walker2d-v4 | 1,000,000 | 3 (1 failed) | **3000 ± 0** † | 3000 [3000, 3000] "
+        "| 2503 ± 963 | Walker2d-v3, Tianshou | 4055 (OmniSafe) | 2.0 |"
     ) in table
 
 
 def test_all_seeds_failed(make_results) -> None:  # type: ignore[no-untyped-def]
     rows = gather(make_results("npg", WALKER, [], errors=["diverged"]))
     assert "| Walker2d-v4 | failed |" in overview_table(rows)
-    assert "| Walker2d-v4 | 0 (1 failed) | failed | – |" in detail_tables(rows)
+    assert "| Walker2d-v4 | – | 0 (1 failed) | failed | – |" in detail_tables(rows)
     assert score_matrices(rows).env_ids == []
 
 

@@ -1,0 +1,65 @@
+"""Where the time of a training goes, part by part, in microseconds per environment step."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.physics import physics_rate, training_episodes
+from benchmarks.training_rate import default_model
+
+__all__ = ["PARTS", "time_parts"]
+
+PARTS = ("mj_step", "environments", "rollout", "policy update", "critic update", "rest")
+
+
+def time_parts(algo: str, env_id: str, n_timesteps: int) -> dict[str, float]:
+    """Return what each of :data:`PARTS` takes in our default configuration, on one thread.
+
+    ``environments`` are what Gymnasium adds to ``mj_step`` for observations, rewards and resets;
+    ``rollout`` is acting, normalising, callbacks and advantages; ``rest`` is logging and the like.
+    ``mj_step`` is measured apart, on the same task's training episodes.
+
+    :param algo: ``"npg"`` or ``"trpo"``.
+    :param n_timesteps: how long to train.
+    """
+    seconds: defaultdict[str, float] = defaultdict(float)
+
+    def timed(function: Callable[..., Any], part: str) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            result = function(*args, **kwargs)
+            seconds[part] += time.perf_counter() - start
+            return result
+
+        return call
+
+    def watched(venv: Any) -> Any:
+        venv.step_wait = timed(venv.step_wait, "stepping")
+        return venv
+
+    model = default_model(algo, env_id, 1, watched)
+    for method, part in (
+        ("collect_rollouts", "collecting"),
+        ("_update_policy", "policy update"),
+        ("_update_critic", "critic update"),
+    ):
+        setattr(model, method, timed(getattr(model, method), part))
+    model.learn(2 * model.n_steps * model.n_envs)  # what happens only once is left out
+    seconds.clear()
+    before = model.num_timesteps
+    timed(model.learn, "all")(n_timesteps, reset_num_timesteps=False)
+    n_steps = model.num_timesteps - before
+    micro = {part: 1e6 * value / n_steps for part, value in seconds.items()}
+    physics = 1e6 / physics_rate(env_id, training_episodes(algo, env_id, n_timesteps))()
+    updates = micro["policy update"] + micro["critic update"]
+    return {
+        "mj_step": physics,
+        "environments": micro["stepping"] - physics,
+        "rollout": micro["collecting"] - micro["stepping"],
+        "policy update": micro["policy update"],
+        "critic update": micro["critic update"],
+        "rest": micro["all"] - micro["collecting"] - updates,
+    }
