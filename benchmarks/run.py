@@ -8,13 +8,14 @@ the machine alone meanwhile.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.breakdown import PARTS, time_parts
-from benchmarks.measure import interleaved, on_cores, save, summary
+from benchmarks.measure import RESULTS, interleaved, on_cores, save, summary
 from benchmarks.memory import memory_growth, startup_seconds
 from benchmarks.physics import physics_rate, random_episodes, training_episodes
 from benchmarks.report import write_report
@@ -33,6 +34,15 @@ UNIT = "environment steps per second"
 SLOW = ("Ant", "Humanoid", "HumanoidStandup", "Pusher")
 
 
+def _kept(section: str, key: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the earlier results that ``--cases`` leaves as they are."""
+    path = RESULTS / f"{section}.json"
+    if not options.cases or not path.is_file():
+        return {}
+    earlier: dict[str, Any] = json.loads(path.read_text())[key]
+    return earlier
+
+
 def _say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
@@ -49,9 +59,11 @@ def peers(options: argparse.Namespace) -> None:
         for algo in ("npg", "trpo"):
             name = f"{algo.upper()} as in Tianshou"
             sections[name] = tianshou(algo, ENV_ID, n, options.tianshou)
-    content = {}
+    content = _kept("peers", "algorithms", options)
     for n_cores in (1, 2):
         for name, subjects in sections.items():
+            if options.cases and name not in options.cases:
+                continue
             heading = f"{name}, {n_cores} core{'s' * (n_cores > 1)}"
             pinned = {who: on_cores(n_cores, subject) for who, subject in subjects.items()}
             content[heading] = _measured(pinned, options, heading)
@@ -60,9 +72,11 @@ def peers(options: argparse.Namespace) -> None:
 
 def limits(options: argparse.Namespace) -> None:
     """Our default configurations against MuJoCo's own stepping, on one and two cores."""
-    content: dict[str, Any] = {}
+    content = _kept("limits", "tasks", options)
     for task in MUJOCO_TASKS:
         env_id = f"{task}-v5" if task == "Pusher" else f"{task}-v4"
+        if options.cases and env_id not in options.cases:
+            continue
         n = int((10_000 if task in SLOW else 30_000) * options.scale)
         random, trained = random_episodes(env_id, n // 2), training_episodes("npg", env_id, n)
         subjects = {
@@ -178,6 +192,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", choices=[*SECTIONS, "report"], help="default: all")
+    parser.add_argument(
+        "--cases",
+        nargs="+",
+        metavar="NAME",
+        help="only these algorithms of `peers`, tasks of `limits`; other results are kept",
+    )
     parser.add_argument("--repeats", type=int, default=3, help="default 3")
     parser.add_argument("--scale", type=float, default=1.0, help="length of the runs; default 1")
     parser.add_argument(
