@@ -163,7 +163,7 @@ def killed_at_the_second(path, content):
 bundle_folder._write_file = killed_at_the_second
 bundle_folder.write_folder(Path({str(tmp_path / "agent")!r}), {NEW!r})
 """
-    root = str(Path(bundle_folder.__file__).parents[1])
+    root = str(Path(bundle_folder.__file__).parents[2])
     finished = subprocess.run(
         [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": root}, check=False
     )

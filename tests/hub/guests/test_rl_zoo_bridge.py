@@ -23,7 +23,7 @@ from hub.vec_normalize import normalizer_of, wrap
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 VERSIONS = ("rl_zoo3==2.9.2", "requests")
 N_STEPS = 650
 
