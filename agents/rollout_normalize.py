@@ -18,8 +18,10 @@ class RolloutNormalize(VecNormalize):
 
     SB3 updates its running mean and variance at every step, so that one batch holds observations
     on many scales; here the whole rollout is on one, and the update is one operation on all its
-    observations instead of one per step. Until the first update observations and rewards are only
-    clipped. Statistics after a rollout are those of the same samples, up to rounding.
+    observations instead of one per step. Only the very first rollout, before which there are no
+    statistics, is scaled as SB3 does: what a network first learns on raw numbers it does not forget
+    (see docs/training.md). Statistics after a rollout are those
+    of the same samples, up to rounding.
 
     :param venv: the environments; Box observations.
     :param n_steps: steps per environment in a rollout, after which the statistics are updated;
@@ -35,6 +37,8 @@ class RolloutNormalize(VecNormalize):
         self.n_steps = n_steps
         self._observations: list[np.ndarray[Any, Any]] = []
         self._discounted: list[np.ndarray[Any, Any]] = []
+        self._n_steps_collected = 0
+        self._without_statistics = True
         self._freeze()
 
     def _freeze(self) -> None:
@@ -43,6 +47,9 @@ class RolloutNormalize(VecNormalize):
         self._mean = obs_rms.mean
         self._inverse_std = 1.0 / np.sqrt(obs_rms.var + self.epsilon)
         self._reward_scale = float(1.0 / np.sqrt(self.ret_rms.var + self.epsilon))
+
+    def _has_statistics(self) -> bool:
+        return bool(self.ret_rms.count >= 1.0)  # SB3 starts at 1e-4
 
     def _moments(self) -> RunningMeanStd:
         # SB3 declares one and keeps a dict of them for Dict observations.
@@ -57,6 +64,8 @@ class RolloutNormalize(VecNormalize):
         self.returns = np.zeros(self.num_envs)
         self._observations.clear()
         self._discounted.clear()
+        self._n_steps_collected = 0
+        self._without_statistics = not self._has_statistics()
         self._freeze()
         return self._scaled(obs)
 
@@ -65,24 +74,29 @@ class RolloutNormalize(VecNormalize):
         venv_obs, rewards, dones, infos = self.venv.step_wait()
         obs = _array(venv_obs)
         self.old_obs, self.old_reward = obs, rewards
+        if self.training:
+            self._note(obs, rewards)
         scaled_obs, scaled_rewards = self._scaled(obs), rewards
         if self.norm_reward:
             scaled_rewards = _clip(rewards * self._reward_scale, self.clip_reward)
-        any_done = dones.any()
-        if any_done:
+        if dones.any():
             for index in np.flatnonzero(dones):
                 if "terminal_observation" in infos[index]:
                     terminal = infos[index]["terminal_observation"]
                     infos[index]["terminal_observation"] = self._scaled(terminal)
-        if self.training:
-            self._observations.append(obs)
-            self.returns = self.returns * self.gamma + rewards
-            self._discounted.append(self.returns)
-            if len(self._discounted) == self.n_steps:
-                self.end_rollout()
-        if any_done:
             self.returns = np.where(dones, 0.0, self.returns)
+        if self._n_steps_collected == self.n_steps:
+            self.end_rollout()
         return scaled_obs, scaled_rewards.astype(np.float32, copy=False), dones, infos
+
+    def _note(self, obs: np.ndarray[Any, Any], rewards: np.ndarray[Any, Any]) -> None:
+        """Keep what the statistics are updated with; without statistics yet, do it now."""
+        self.returns = self.returns * self.gamma + rewards
+        self._observations.append(obs)
+        self._discounted.append(self.returns)
+        self._n_steps_collected += 1
+        if self._without_statistics:
+            self._update()
 
     def _scaled(self, obs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         if not self.norm_obs:
@@ -93,11 +107,17 @@ class RolloutNormalize(VecNormalize):
 
     def end_rollout(self) -> None:
         """Update the statistics with all steps since the last update."""
-        if not self._discounted:
+        if self._n_steps_collected == 0:
             return
-        if self.norm_obs:
-            self.obs_rms.update(np.concatenate(self._observations))
-        self.ret_rms.update(np.concatenate(self._discounted))
+        self._update()
+        self._n_steps_collected = 0
+        self._without_statistics = False
+
+    def _update(self) -> None:
+        if self._discounted:
+            if self.norm_obs:
+                self.obs_rms.update(np.concatenate(self._observations))
+            self.ret_rms.update(np.concatenate(self._discounted))
         self._observations.clear()
         self._discounted.clear()
         self._freeze()

@@ -136,3 +136,8 @@ class WorkerNormalize(RolloutNormalize):
         self.moments = Moments(obs, returns)
         self._observations.clear()
         self._discounted.clear()
+        self._n_steps_collected = 0
+
+    def _has_statistics(self) -> bool:
+        """The learner has them, or will."""
+        return True

@@ -209,7 +209,7 @@ def test_statistics_are_updated_when_a_rollout_ends() -> None:
     agent.learn(2 * 12, callback=Count())
     # Rollouts of 6 steps: the second environment's second episode begins at step 3.
     assert len(counts) == 12
-    assert counts == pytest.approx([1e-4] * 6 + [12.0] * 6, abs=1e-3)
+    assert counts == pytest.approx([2.0, 4.0, 6.0, 8.0, 10.0, 12.0] + [12.0] * 6, abs=1e-3)
     assert all(np.array_equal(mean, means[6]) for mean in means[6:])
     assert float(env.obs_rms.count) == pytest.approx(24.0, abs=1e-3)
 

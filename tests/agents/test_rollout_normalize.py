@@ -105,8 +105,11 @@ def test_a_rollout_of_unknown_length_ends_when_it_is_told_to() -> None:
     env, tape = make()
     env.n_steps = None
     env.reset()
-    step(env, 2 * N_STEPS + 3)
-    assert env.obs_rms.count == pytest.approx(1e-4)
+    step(env, N_STEPS)
+    env.end_rollout()
+    count = env.obs_rms.count
+    step(env, N_STEPS + 3)
+    assert env.obs_rms.count == count
     env.end_rollout()
     assert_moments(env.obs_rms, moments(np.concatenate(tape.observations).astype(np.float64)))
     assert_moments(env.ret_rms, moments(tape.discounted().flatten()))
@@ -147,7 +150,8 @@ def test_statistics_are_sb3s_on_the_same_samples() -> None:
 def test_a_rollout_is_scaled_by_the_statistics_before_it() -> None:
     env, tape = make(clip_obs=1.5, clip_reward=0.8)
     env.reset()
-    for rollout in range(3):
+    step(env, N_STEPS)
+    for rollout in range(1, 4):
         mean, var, ret_var = env.obs_rms.mean.copy(), env.obs_rms.var.copy(), env.ret_rms.var
         for index, (obs, rewards, *_) in enumerate(step(env, N_STEPS), rollout * N_STEPS):
             scaled = (tape.observations[index] - mean) / np.sqrt(var + 1e-8)
@@ -159,23 +163,40 @@ def test_a_rollout_is_scaled_by_the_statistics_before_it() -> None:
         assert not np.allclose(env.ret_rms.var, ret_var)
 
 
-def test_the_first_rollout_is_only_clipped() -> None:
+@pytest.mark.parametrize("n_steps", [N_STEPS, None])
+def test_the_first_rollout_is_scaled_as_sb3_does(n_steps: int | None) -> None:
     env, tape = make()
+    env.n_steps = n_steps
+    theirs = VecNormalize(make_vec_env(Scales, N_ENVS, seed=0), gamma=GAMMA)
     first = env.reset()
+    theirs.reset()
     np.testing.assert_allclose(first, np.clip(tape.first, -10.0, 10.0), rtol=1e-6)
-    for index, (obs, rewards, *_) in enumerate(step(env, N_STEPS)):
-        np.testing.assert_allclose(obs, np.clip(tape.observations[index], -10, 10), rtol=1e-6)
-        np.testing.assert_allclose(rewards, np.clip(tape.rewards[index], -10, 10), rtol=1e-6)
+    theirs.obs_rms = RunningMeanStd(shape=(3,))  # they count the very first observations
+    for ours, expected in zip(step(env, N_STEPS), step(theirs, N_STEPS), strict=True):
+        for one, other in zip(ours[:3], expected[:3], strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+        for one, other in zip(ours[3], expected[3], strict=True):
+            if "terminal_observation" in other:
+                np.testing.assert_allclose(
+                    one["terminal_observation"], other["terminal_observation"], rtol=1e-5, atol=1e-6
+                )
+
+
+def test_statistics_that_were_loaded_are_not_updated_within_a_rollout() -> None:
+    env, _ = make()
+    env.obs_rms.update(np.ones((5, 3)))
+    env.ret_rms.update(np.arange(5.0))
+    env.reset()
+    step(env, N_STEPS - 1)
+    assert env.obs_rms.count == env.ret_rms.count == 5.0001
+    step(env, 1)
+    assert env.obs_rms.count == 5.0001 + N_STEPS * N_ENVS
 
 
 def test_an_agent_learns_from_one_scale_per_rollout() -> None:
     env, tape = make()
     agent = NPG("MlpPolicy", env, n_steps=N_STEPS, batch_size=24, n_critic_updates=1, seed=1)
     agent.learn(N_STEPS * N_ENVS)
-    seen = agent.rollout_buffer.observations.reshape(N_ENVS, N_STEPS, 3).swapaxes(0, 1)
-    raw = np.array([tape.first, *tape.observations[:-1]])
-    np.testing.assert_allclose(seen, np.clip(raw, -10.0, 10.0), rtol=1e-6)
-
     mean, std = env.obs_rms.mean.copy(), np.sqrt(env.obs_rms.var + 1e-8)
     agent.learn(N_STEPS * N_ENVS, reset_num_timesteps=False)
     seen = agent.rollout_buffer.observations.reshape(N_ENVS, N_STEPS, 3).swapaxes(0, 1)
