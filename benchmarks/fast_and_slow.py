@@ -105,7 +105,7 @@ def main() -> None:
     """Run what is missing, then write results and picture."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--env", default="Walker2d-v4")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("-n", "--n-timesteps", type=int, default=300_000)
     args = parser.parse_args()
     torch.set_num_threads(1)
