@@ -19,9 +19,8 @@ class RolloutNormalize(VecNormalize):
     SB3 updates its running mean and variance at every step, so that one batch holds observations
     on many scales; here the whole rollout is on one, and the update is one operation on all its
     observations instead of one per step. Only the very first rollout, before which there are no
-    statistics, is scaled as SB3 does: what a network first learns on raw numbers it does not forget
-    (see docs/training.md). Statistics after a rollout are those
-    of the same samples, up to rounding.
+    statistics, is scaled as SB3 does, so that nothing is learnt on raw numbers. Statistics after a
+    rollout are those of the same samples, up to rounding.
 
     :param venv: the environments; Box observations.
     :param n_steps: steps per environment in a rollout, after which the statistics are updated;
