@@ -142,8 +142,10 @@ def _as_float32(values: Any) -> Any:
     return values.astype(np.float32).astype(values.dtype) if values.dtype == np.float64 else values
 
 
-def _close(actions: Any, expected: Any, space: spaces.Space[Any], name: str) -> None:
-    """Expect choices to be equal, and numbers within 1e-5 of their range.
+def _close(
+    actions: Any, expected: Any, space: spaces.Space[Any], name: str, tolerance: float
+) -> None:
+    """Expect choices to be equal, and numbers within ``tolerance`` of their range.
 
     SB3 and the float32 file round differently in every layer, so each is held to the float64 file,
     which rounds nowhere that could be seen.
@@ -151,7 +153,7 @@ def _close(actions: Any, expected: Any, space: spaces.Space[Any], name: str) -> 
     if isinstance(space, spaces.Box):
         scale = np.maximum(1.0, space.high - space.low)
         np.testing.assert_allclose(
-            actions / scale, expected / scale, atol=1e-5, rtol=1e-5, err_msg=name
+            actions / scale, expected / scale, atol=tolerance, rtol=tolerance, err_msg=name
         )
     else:
         np.testing.assert_array_equal(actions, expected, err_msg=name)
@@ -170,12 +172,14 @@ def _compare(agents: Any, model: Any, normalizer: Normalizer | None, observation
         np.testing.assert_array_equal(_in_chunks(run, observations), exact, err_msg=name)
     # A number that hardly changes is normalised by its tiny deviation: what float32 input loses of
     # it can be seen in the action, in SB3 as much as here (docs/onnx.md).
+    # Convolutions sum over thousands of products, which float32 rounds to 1.3e-5 here and there.
+    tolerance = 1e-5 if _policy_name(model.observation_space) == "MlpPolicy" else 2e-5
     rounded = agents.by_key(observations, lambda _, values: _as_float32(values))
     truth = _in_chunks(agents.onnx_function(double), rounded)
-    _close(_in_chunks(agents.onnx_function(single), rounded), truth, space, "float32")
+    _close(_in_chunks(agents.onnx_function(single), rounded), truth, space, "float32", tolerance)
     for given, actions in ((rounded, truth), (observations, exact)):
         expected = _in_chunks(lambda part: agents.run_sb3(policy, normalizer, part), given)
-        _close(actions, expected, space, "float64")
+        _close(actions, expected, space, "float64", tolerance)
     return exact
 
 
