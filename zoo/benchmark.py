@@ -147,7 +147,10 @@ def _run_parser() -> argparse.ArgumentParser:
         "--untuned", action="store_true", help="train with the presets' default entry"
     )
     what.add_argument(
-        "--eval-freq", type=step_period, metavar="N", help="steps between points of the curve"
+        "--eval-freq",
+        type=step_period,
+        metavar="N",
+        help="steps between points of the curve (default: 20 points)",
     )
     what.add_argument("--eval-episodes", type=int, metavar="N", help="episodes of such a point")
     what.add_argument(

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from zoo.typed_values import coerce
 
 __all__ = ["RunConfig", "resolve_config"]
 
+_N_EVALUATIONS = 20  # points of a learning curve
 _MAX_CHOSEN_SEED = 2**31 - 2**17  # below check_seed's limit
 _CPU_POLICIES = ("MlpPolicy", "MlpLstmPolicy")  # too small for a GPU to be faster
 _COUNTS = (
@@ -142,7 +143,7 @@ def resolve_config(
     vec_env: str = "dummy",
     n_threads: int = 1,
     env_threads: int | None = None,
-    eval_freq: int | None = 50_000,
+    eval_freq: int | Literal["auto"] | None = "auto",
     n_eval_episodes: int = 5,
     n_eval_envs: int = 10,
     save_freq: int | None = 100_000,
@@ -158,7 +159,8 @@ def resolve_config(
     :param env_kwargs: on top of the entry's.
     :param seed: None chooses one, which is recorded.
     :param vec_env: the backend, already resolved, or to be put in by ``dataclasses.replace``.
-    :param eval_freq: None or below 1 for never; so are ``save_freq`` and ``log_interval``.
+    :param eval_freq: ``auto`` is a twentieth of the training; None or below 1 for never, and so are
+        ``save_freq`` and ``log_interval``.
     :param device: ``auto`` is the CPU for ``Mlp…`` policies, where it is faster than a GPU.
     :raises UnknownName: no such algorithm, entry, policy or key.
     :raises ConfigError: a value cannot be used.
@@ -177,7 +179,9 @@ def resolve_config(
         vec_env=vec_env,
         n_threads=n_threads,
         env_threads=env_threads,
-        eval_freq=_period(eval_freq),
+        eval_freq=_period(
+            max(1, tuned.n_timesteps // _N_EVALUATIONS) if eval_freq == "auto" else eval_freq
+        ),
         n_eval_episodes=n_eval_episodes,
         n_eval_envs=n_eval_envs,
         save_freq=_period(save_freq),

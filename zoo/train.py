@@ -119,7 +119,10 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
         "-f", "--log-folder", type=Path, default=Path("logs"), metavar="DIR", help="default: logs"
     )
     out.add_argument(
-        "--eval-freq", type=step_period, metavar="N", help="steps between evaluations; 0 for none"
+        "--eval-freq",
+        type=step_period,
+        metavar="N",
+        help="steps between evaluations; 0 for none (default: a twentieth of the training)",
     )
     out.add_argument(
         "--log-interval", type=step_period, metavar="N", help="updates between two log rows"

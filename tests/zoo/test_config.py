@@ -34,6 +34,13 @@ def test_everything_is_resolved() -> None:
     assert "RL Zoo" in config.source
 
 
+def test_a_curve_has_twenty_points_by_default() -> None:
+    assert resolve_config("npg", "CartPole-v1", seed=0, n_timesteps=100_000).eval_freq == 5000
+    assert resolve_config("npg", "CartPole-v1", seed=0, n_timesteps=10).eval_freq == 1
+    assert resolve_config("npg", "CartPole-v1", seed=0, eval_freq=700).eval_freq == 700
+    assert resolve_config("npg", "CartPole-v1", seed=0, eval_freq=None).eval_freq is None
+
+
 def test_flags_beat_overrides() -> None:
     config = resolve_config(
         "ppo",
