@@ -35,7 +35,7 @@ reproduce: $(VENV)/.user ## train a row of docs/benchmark.md again: make reprodu
 	$(BIN)/python -m zoo.benchmark reproduce --algo $(ALGO) --env $(TASK) $(ARGS)
 
 test: $(VENV)/.developer ## the fast tests, under three minutes on two cores
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.developer ## the tests that train for minutes or measure every task
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
