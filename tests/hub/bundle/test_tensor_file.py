@@ -119,7 +119,9 @@ def test_refused(content: bytes, reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "array", [np.array([np.nan]), np.array(["a"]), np.array([1j]), np.array([object()])], ids=repr
+    "array",
+    [np.array([np.nan]), np.array(["a"]), np.array([1j]), np.array([object()])],
+    ids=["nan", "text", "complex", "object"],
 )
 def test_what_could_not_be_read_is_not_written(array: Any) -> None:
     with pytest.raises(BundleError, match="f: 'a'"):
