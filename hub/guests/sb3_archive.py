@@ -48,6 +48,8 @@ _NOT_SETTINGS = {
 _COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_n_calls")
 _MAX_ENVS = 2**16
 _TRAIN_FREQ = Symbol("stable_baselines3.common.type_aliases", "TrainFreq")
+_UNITS = {"STEP": "step", "EPISODE": "episode"}
+_GETATTR = Symbol("builtins", "getattr")
 _UNIT = Symbol("stable_baselines3.common.type_aliases", "TrainFrequencyUnit")
 _VARIABLES = ("log_ent_coef", "ent_coef_tensor")
 
@@ -224,11 +226,21 @@ def _train_freq(value: Any, where: str) -> Any:
     """Return ``(4, "step")`` for a ``TrainFreq``."""
     if isinstance(value, Built) and value.maker == _TRAIN_FREQ and len(value.arguments) == 2:
         frequency, unit = value.arguments
-        if isinstance(unit, Built) and unit.maker == _UNIT and unit.arguments:
-            unit = unit.arguments[0]
+        if isinstance(unit, Built):
+            unit = _unit(unit)
         if isinstance(frequency, int) and unit in ("step", "episode"):
             return frequency, unit
     return _scalar(value, where)
+
+
+def _unit(value: Built) -> Any:
+    """Return what a member of SB3's enumeration stands for; None for anything else."""
+    if value.maker == _UNIT and value.arguments:
+        return value.arguments[0]
+    # Python 3.11.0 to 3.11.3 pickles a member as an attribute of its class.
+    if value.maker == _GETATTR and len(value.arguments) == 2 and value.arguments[0] == _UNIT:
+        return _UNITS.get(value.arguments[1])
+    return None
 
 
 def _policy_kwargs(values: _Values) -> dict[str, Any]:

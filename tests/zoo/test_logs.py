@@ -132,7 +132,7 @@ def test_wandb_that_is_not_installed(tools, tmp_path, capsys, monkeypatch):
 
 def test_log_interval_of_the_algorithm(tools, tmp_path):
     """SB3's A2C writes every 100th update."""
-    argv = tools.tiny("a2c", "CartPole-v1", tmp_path, "-n", "1700")
+    argv = tools.tiny("a2c", "CartPole-v1", tmp_path, "-n", "1700", "--eval-freq", "0")
     assert main([*argv, "--hyperparams", "n_steps=8", "n_envs=1", "normalize=false"]) == 0
     table = tools.rows(tools.only_run(tmp_path).progress, set())
     assert [row["time/iterations"] for row in table] == ["100", "200"]

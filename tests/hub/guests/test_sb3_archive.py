@@ -22,6 +22,7 @@ import stable_baselines3 as sb3
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.envs import FakeImageEnv, SimpleMultiObsEnv
+from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
@@ -159,6 +160,39 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], Any], out: Path) ->
                 content = json.dumps(data if changed is None else changed).encode()
             target.writestr(name, content)
     return out
+
+
+class Attribute:
+    """Is pickled as an attribute, as Python 3.11.0 to 3.11.3 pickles members of enumerations."""
+
+    def __init__(self, owner: Any, name: str) -> None:
+        self.reduced = getattr, (owner, name)
+
+    def __reduce__(self) -> Any:
+        return self.reduced
+
+
+@pytest.mark.parametrize(("name", "expected"), [("STEP", "step"), ("EPISODE", "episode")])
+def test_enumerations_as_other_pythons_pickle_them(
+    tmp_path: Path, name: str, expected: str
+) -> None:
+    def change(data: dict[str, Any]) -> None:
+        freq = TrainFreq(3, Attribute(TrainFrequencyUnit, name))  # type: ignore[arg-type]
+        data["train_freq"][":serialized:"] = base64.b64encode(cloudpickle.dumps(freq)).decode()
+
+    path = saved(MODELS["sac-fixed"](), tmp_path / "sac.zip")
+    archive = read_sb3_archive(rewritten(path, change, tmp_path / "changed.zip"))
+    assert archive.settings["train_freq"] == (3, expected)
+
+
+def test_no_other_attribute_is_looked_up(tmp_path: Path) -> None:
+    def change(data: dict[str, Any]) -> None:
+        freq = TrainFreq(3, Attribute(os, "system"))  # type: ignore[arg-type]
+        data["train_freq"][":serialized:"] = base64.b64encode(cloudpickle.dumps(freq)).decode()
+
+    path = saved(MODELS["sac-fixed"](), tmp_path / "sac.zip")
+    with pytest.raises(BundleError, match="train_freq should hold plain data"):
+        read_sb3_archive(rewritten(path, change, tmp_path / "changed.zip"))
 
 
 class Payload:
