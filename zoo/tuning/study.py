@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agents.errors import ConfigError, MissingDependency
+from hub.atomic import write_text
 from zoo.locks import FileLock
 from zoo.tuning.protocol import Protocol
 
@@ -40,6 +41,7 @@ _PROTOCOL = "protocol"
 _SIGNED = "signed"
 _SIGN_SECONDS = 60.0
 _STALE_SECONDS = 600.0
+_PAUSE_TO_SIGN_SECONDS = 2.0
 
 
 def _optuna() -> Any:
@@ -96,6 +98,11 @@ class StudyFolder:
         """Optuna's journal, unless another storage is given."""
         return self.path / "journal.log"
 
+    @property
+    def _asking(self) -> Path:
+        """There while a process asks for a new trial: how many there were before."""
+        return self.path / "asking"
+
     def trial(self, number: int) -> Path:
         """Return the folder of a trial."""
         return self.path / "trials" / str(number)
@@ -128,6 +135,7 @@ class StudyFolder:
             waiting = any(frozen.state.name == "WAITING" for frozen in trials)
             if len(trials) >= n_trials and not waiting:
                 return None
+            write_text(self._asking, str(len(trials)))
             trial = study.ask()
             lock = self._lock(trial.number)
             if lock is None:
@@ -156,15 +164,33 @@ class StudyFolder:
             if lock is None:
                 return None
             return self._claimed(optuna.trial.Trial(study, frozen._trial_id), lock)
+        if self._died_asking_for(study, frozen):
+            lock = self._lock(frozen.number)
+            if lock is None:
+                return None
+            return self._claimed(optuna.trial.Trial(study, frozen._trial_id), lock)
         if time.time() - frozen.user_attrs.get(_SIGNED, time.time()) > _STALE_SECONDS:
             trial = optuna.trial.Trial(study, frozen._trial_id)
             trial.set_user_attr("error", "the process that worked on it has ended")
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
         return None
 
+    def _died_asking_for(self, study: Study, frozen: FrozenTrial) -> bool:
+        """Return whether a process of this machine was given the trial and ended at once.
+
+        Only one process asks at a time, so what an earlier one noted it can no longer be doing.
+        """
+        if _SIGNED in frozen.user_attrs or not self._asking.is_file():
+            return False
+        if frozen.number < int(self._asking.read_text()):
+            return False
+        time.sleep(_PAUSE_TO_SIGN_SECONDS)  # another machine signs right after it has asked
+        return _SIGNED not in study.get_trials()[frozen.number].user_attrs
+
     def _claimed(self, trial: Trial, lock: FileLock) -> Claim:
         claim = Claim(trial, self.trial(trial.number), lock)
         claim.sign()
+        self._asking.unlink(missing_ok=True)
         return claim
 
     def _lock(self, number: int) -> FileLock | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from pathlib import Path
@@ -331,6 +332,27 @@ def test_a_database_as_storage(tmp_path: Path) -> None:
     again = open_study(StudyFolder(tmp_path / "b"), "test", PROTOCOL, storage=storage)
     assert [trial.value for trial in again.trials] == [1.0]
     assert again.direction is optuna.study.StudyDirection.MAXIMIZE
+
+
+def test_a_process_that_ends_while_it_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its trial exists in the storage, without a folder or a signature; the next one takes it."""
+    folder = StudyFolder(tmp_path)
+    study = open_study(folder, "test", PROTOCOL)
+    first = folder.claim(study, 3, "tpe", 0)
+    assert first is not None
+    lock = StudyFolder._lock
+    monkeypatch.setattr(
+        StudyFolder, "_lock", lambda self, i: lock(self, i) if i == 0 else sys.exit("killed")
+    )
+    with pytest.raises(SystemExit):
+        folder.claim(study, 3, "tpe", 0)
+    monkeypatch.setattr(StudyFolder, "_lock", lock)
+    assert [trial.state.name for trial in study.trials] == ["RUNNING", "RUNNING"]
+    taken = StudyFolder(tmp_path).claim(study, 2, "tpe", 0)
+    assert taken is not None
+    assert taken.trial.number == 1
+    assert study.trials[1].user_attrs["signed"] == pytest.approx(time.time(), abs=60)
+    assert folder.claim(study, 2, "tpe", 0) is None  # both are being worked on
 
 
 def test_a_trial_of_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
