@@ -61,11 +61,7 @@ def off_policy_loss(
     :param settings: of the algorithm.
     """
     shape = batch.rewards.shape
-    distribution = policy.get_distribution(batch.observations)
-    log_probs = distribution.log_prob(_actions(policy, batch.actions)).reshape(shape)
-    entropy = distribution.entropy()
-    if entropy is None:  # a squashed Gaussian's has no closed form
-        entropy = -log_probs
+    log_probs, entropy = _evaluate_actions(policy, batch)
     ratios = importance_ratios(
         log_probs.detach(), batch.behavior_log_probs, max_ratio=settings.max_ratio
     )
@@ -105,16 +101,31 @@ def off_policy_loss(
     scaled = _normalized(advantages, ratios) if settings.normalize_advantage else advantages
     return OffPolicyLoss(
         -(weights * ratios * scaled * log_probs).mean(),
-        entropy.mean(),
+        entropy,
         -ascent.mean(),
         0.5 * errors.square().mean(),
         _metrics(log_probs.detach(), batch, ratios, values.detach(), advantages)
-        | {
-            # The saddle-point form of the error: equal to it where w is at its optimum.
-            "mspbe": float((secondary_values * (errors + gtd.secondary_targets)).detach().mean()),
-            "secondary_loss": float(errors.detach().square().mean()) / 2.0,
-        },
+        | _critic_metrics(secondary_values.detach(), gtd.secondary_targets),
     )
+
+
+def _critic_metrics(values: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
+    errors = targets - values
+    # The saddle-point form of the error: equal to it where w is at its optimum.
+    mspbe = float((values * (errors + targets)).mean())
+    return {"mspbe": mspbe, "secondary_loss": float(errors.square().mean()) / 2.0}
+
+
+def _evaluate_actions(
+    policy: ActorCriticPolicy, batch: TrajectoryBatch
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return log π of each step's action, and the mean entropy."""
+    distribution = policy.get_distribution(batch.observations)
+    log_probs = distribution.log_prob(_actions(policy, batch.actions)).reshape(batch.rewards.shape)
+    entropy = distribution.entropy()
+    if entropy is None:  # a squashed Gaussian's has no closed form
+        entropy = -log_probs
+    return log_probs, entropy.mean()
 
 
 def _actions(policy: ActorCriticPolicy, actions: torch.Tensor) -> torch.Tensor:

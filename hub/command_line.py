@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from agents.errors import ConfigError, NaturalZooError, UnknownName
 
-__all__ = ["execute", "make_parser", "say"]
+__all__ = ["add_gym_packages", "execute", "make_parser", "say"]
 
 
 class _UsageError(ConfigError):
@@ -50,6 +50,17 @@ def make_parser(module: str, description: str, epilog: str) -> argparse.Argument
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
+
+
+def add_gym_packages(parser: argparse._ActionsContainer) -> None:
+    """Add the option that names modules which register environments."""
+    parser.add_argument(
+        "--gym-packages",
+        nargs="+",
+        default=[],
+        metavar="MODULE",
+        help="modules to import that register environments",
+    )
 
 
 def execute(

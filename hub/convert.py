@@ -12,7 +12,7 @@ from stable_baselines3.common.utils import check_for_correct_spaces
 
 from agents.errors import ConfigError, ExportError
 from hub.bundle import Bundle, save_bundle
-from hub.command_line import execute, make_parser, say
+from hub.command_line import add_gym_packages, execute, make_parser, say
 from hub.fetch import fetch_agent
 from hub.gym_env import check_env_package, import_package, make_gym_env
 from hub.loading import open_guest
@@ -54,13 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--trust-pickle", action="store_true", help="unpickle: run what its author has put in"
     )
-    parser.add_argument(
-        "--gym-packages",
-        nargs="+",
-        default=[],
-        metavar="MODULE",
-        help="modules to import that register environments",
-    )
+    add_gym_packages(parser)
     return parser
 
 

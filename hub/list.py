@@ -80,6 +80,10 @@ def _run(args: argparse.Namespace) -> None:
         raise ConfigError(
             f"'{args.hub}' is no hub. Type: --org {args.hub}, or folder:DIR for a folder."
         )
+    if args.org and args.org.startswith(FOLDER):
+        raise ConfigError(
+            f"--org is a user or an organisation of the Hub. Type: hub.list {args.org}"
+        )
     if args.cached:
         found = list_cached()
     elif args.hub:

@@ -12,7 +12,7 @@ from pathlib import Path
 from agents.errors import ConfigError
 from hub import remote
 from hub.agent_name import FOLDER
-from hub.command_line import execute, make_parser, say
+from hub.command_line import add_gym_packages, execute, make_parser, say
 from hub.folder_hub import MAIN, MARKER, FolderHub, find_folder_hub
 from hub.locate import locate
 from hub.publishing import OWNED_PATTERNS, Publication, Wishes, prepare_publication
@@ -72,13 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="of the evaluation, if there is none yet (default 100)",
     )
-    parser.add_argument(
-        "--gym-packages",
-        nargs="+",
-        default=[],
-        metavar="MODULE",
-        help="modules to import that register environments",
-    )
+    add_gym_packages(parser)
     return parser
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from agents.errors import BundleError, MissingDependency
-from hub.command_line import execute, make_parser, say
+from hub.command_line import add_gym_packages, execute, make_parser, say
 from hub.runtime import OnnxPolicy
 from hub.seeding import evaluation_seeds
 
@@ -50,13 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="act with policy.f64.onnx, as the published evaluation did",
     )
-    parser.add_argument(
-        "--gym-packages",
-        nargs="+",
-        default=[],
-        metavar="MODULE",
-        help="modules to import that register environments",
-    )
+    add_gym_packages(parser)
     parser.add_argument("--json", action="store_true", help="print every episode as JSON")
     return parser
 

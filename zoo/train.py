@@ -11,6 +11,7 @@ from pathlib import Path
 
 from agents.registry import algorithm_names
 from hub.atomic import write_text
+from hub.command_line import add_gym_packages
 from hub.gym_env import import_package
 from hub.runtime import OnnxPolicy
 from hub.seeding import FINAL_EVALUATION_SEED, evaluation_seeds
@@ -77,13 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--env-kwargs", nargs="+", default=[], metavar="KEY=VALUE", help="environment arguments"
     )
-    what.add_argument(
-        "--gym-packages",
-        nargs="+",
-        default=[],
-        metavar="MODULE",
-        help="modules to import that register environments",
-    )
+    add_gym_packages(what)
     _add_machine_options(parser)
     _add_output_options(parser)
     return parser

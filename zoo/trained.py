@@ -12,6 +12,7 @@ from stable_baselines3.common.policies import BasePolicy
 
 from agents.errors import BundleError, ConfigError, ExportError
 from hub.bundle import Bundle
+from hub.command_line import add_gym_packages
 from hub.gym_env import check_env_package, import_package
 from hub.locate import locate
 from hub.normalizer import Normalizer
@@ -106,13 +107,7 @@ def add_agent_arguments(parser: argparse.ArgumentParser, *, n_episodes: int) -> 
     parser.add_argument(
         "--stochastic", action="store_true", help="sample actions instead of taking the mode"
     )
-    parser.add_argument(
-        "--gym-packages",
-        nargs="+",
-        default=[],
-        metavar="MODULE",
-        help="modules to import that register environments",
-    )
+    add_gym_packages(parser)
 
 
 def load_trained(

@@ -11,6 +11,7 @@ from typing import Any
 
 from agents.errors import ConfigError, NaturalZooError
 from hub.bundle import Bundle
+from hub.command_line import add_gym_packages
 from hub.gym_env import import_package
 from hub.locate import locate
 from zoo.callbacks import progress_bar
@@ -47,13 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--episodes", type=int, metavar="N", help="the first N episodes only (default: all)"
     )
-    parser.add_argument(
-        "--gym-packages",
-        nargs="+",
-        default=[],
-        metavar="MODULE",
-        help="modules to import that register environments",
-    )
+    add_gym_packages(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("-P", "--no-progress", action="store_true", help="no progress bar")
     return parser

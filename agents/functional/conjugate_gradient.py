@@ -59,11 +59,7 @@ def conjugate_gradient(
     the zero start: with an absolute tolerance a zero ``rhs`` divides 0 by 0, and a small one is
     left unsolved.
     """
-    if rhs.dim() != 1:
-        raise ValueError(f"rhs must be a vector, got shape {tuple(rhs.shape)}")
-    largest = float(rhs.abs().max()) if len(rhs) else 0.0
-    if not math.isfinite(largest):
-        raise ValueError("rhs is not finite")
+    largest = _largest_entry(rhs)
     if largest == 0.0:
         return CGResult(torch.zeros_like(rhs), 0, 0.0, 0.0)
     residual = rhs / largest  # first, since the squares of tiny or huge entries leave float32
@@ -89,3 +85,12 @@ def conjugate_gradient(
         n_iters += 1
     curvature = float(solution @ unit_rhs.sub_(residual)) * length * length * largest * largest
     return CGResult(solution.mul_(length).mul_(largest), n_iters, squared_residual**0.5, curvature)
+
+
+def _largest_entry(rhs: torch.Tensor) -> float:
+    if rhs.dim() != 1:
+        raise ValueError(f"rhs must be a vector, got shape {tuple(rhs.shape)}")
+    largest = float(rhs.abs().max()) if len(rhs) else 0.0
+    if not math.isfinite(largest):
+        raise ValueError("rhs is not finite")
+    return largest

@@ -172,8 +172,9 @@ def _compare(agents: Any, model: Any, normalizer: Normalizer | None, observation
         np.testing.assert_array_equal(_in_chunks(run, observations), exact, err_msg=name)
     # A number that hardly changes is normalised by its tiny deviation: what float32 input loses of
     # it can be seen in the action, in SB3 as much as here (docs/onnx.md).
-    # Convolutions sum over thousands of products, which float32 rounds to 1.3e-5 here and there.
-    tolerance = 1e-5 if _policy_name(model.observation_space) == "MlpPolicy" else 2e-5
+    # DDPG's and TD3's networks for images are off by 1.3e-5 in float32, all others by less.
+    images = _policy_name(model.observation_space) != "MlpPolicy"
+    tolerance = 2e-5 if images and isinstance(model, OffPolicyAlgorithm) else 1e-5
     rounded = agents.by_key(observations, lambda _, values: _as_float32(values))
     truth = _in_chunks(agents.onnx_function(double), rounded)
     _close(_in_chunks(agents.onnx_function(single), rounded), truth, space, "float32", tolerance)
