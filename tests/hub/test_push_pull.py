@@ -268,6 +268,8 @@ def test_list_over_http(
     table = _lines(capsys, list_command, "--org", "zoo-lab", "--env", "Ant-v3")
     assert table[0].split()[:3] == ["zoo-lab/tqc-Ant-v3", "tqc", "Ant-v3"]
     assert "is no hub. Type: --org zoo-lab" in fails(list_command, capsys, "zoo-lab")
+    wrong = fails(list_command, capsys, "--org", "folder:/srv/agents")
+    assert "Type: hub.list folder:/srv/agents" in wrong
     pull.pull(org)
     assert [name.partition("@")[0] for name, _, _ in names("--cached")] == [org]
 

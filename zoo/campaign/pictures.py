@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 __all__ = ["draw_learning_curves", "draw_profiles"]
 
 _N_THRESHOLDS = 101
+_MOST_DIFFERENT_LENGTHS = 2.0
 
 
 def draw_learning_curves(rows: Sequence[Row]) -> Figure | None:
     """Return a panel per task: the mean of the periodic evaluations over seeds with its band.
 
+    Where lengths of training differ by more than a factor of two, the axis of steps is logarithmic.
     The dotted line is the highest published on-policy mean at 1M steps. None if no run was
     evaluated during training.
 
@@ -43,7 +45,15 @@ def draw_learning_curves(rows: Sequence[Row]) -> Figure | None:
         return None
     figure = draw_lines(lines, PlotSettings(x="steps", y="eval"))
     for axes in figure.axes:
-        bar = reference(axes.get_title(loc="left"))
+        env_id = axes.get_title(loc="left")
+        axis = [line.data.x for line in lines if line.panel == env_id]
+        ends = [float(x[-1]) for x in axis]
+        if max(ends) > _MOST_DIFFERENT_LENGTHS * min(ends):  # short runs would be a corner
+            formatter = axes.xaxis.get_major_formatter()
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(formatter)
+            axes.set_xlim(min(float(x[0]) for x in axis), max(ends))
+        bar = reference(env_id)
         if bar is not None:
             axes.axhline(bar.value, color="#555555", linestyle=":", linewidth=1.2, zorder=1)
             axes.text(

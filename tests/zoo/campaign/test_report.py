@@ -12,6 +12,7 @@ from agents.errors import ConfigError, NaturalZooError
 from zoo.benchmark import main
 from zoo.campaign import statistics
 from zoo.campaign.cells import Cell, Places
+from zoo.campaign.pictures import draw_learning_curves
 from zoo.campaign.published import reference
 from zoo.campaign.random_policy import random_return
 from zoo.campaign.report import Report, insert_blocks
@@ -132,6 +133,22 @@ def test_report_on_a_part(make_results, tmp_path: Path, capsys) -> None:  # type
     assert main([*command, "--algos", "trpo"]) == 1
     message = "Unknown algorithm with results 'trpo'. Known: a3c, npg."
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("scale", "factor"), [("linear", 2), ("log", 3)])
+def test_short_runs_are_not_a_corner_of_the_picture(make_results, scale: str, factor: int) -> None:  # type: ignore[no-untyped-def]
+    results = make_results("npg", WALKER, [1.0, 2.0])
+    longer = [
+        dataclasses.replace(
+            result,
+            config={**result.config, "algo": "trpo"},
+            curve=tuple((factor * step, returns) for step, returns in result.curve),
+        )
+        for result in results
+    ]
+    figure = draw_learning_curves(gather([*results, *longer]))
+    assert figure is not None
+    assert figure.axes[0].get_xscale() == scale
 
 
 def test_report_on_nothing(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
