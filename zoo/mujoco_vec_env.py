@@ -83,8 +83,6 @@ class MujocoVecEnv(VecEnv):
         """Start new episodes everywhere, from the seeds if ``seed`` was called before."""
         seeded = zip(self._mujoco_envs, self._seeds, strict=True)
         observations = [env.reset(seed=seed)[0] for env, seed in seeded]
-        for i in range(self.num_envs):
-            self._task.forget(i)
         self._reset_seeds()
         self._reset_options()
         self._episode_steps[:] = 0
@@ -107,7 +105,6 @@ class MujocoVecEnv(VecEnv):
                 infos[i]["terminal_observation"] = obs[i].copy()
                 infos[i]["TimeLimit.truncated"] = not terminated[i]
                 obs[i], _ = self._mujoco_envs[i].reset()
-                self._task.forget(i)
             self._episode_steps[dones] = 0
         return obs, rewards.astype(np.float32), dones, infos
 

@@ -60,6 +60,3 @@ class OneByOne:
 
         self._for_each(step)
         return np.stack(obs), rewards, terminated
-
-    def forget(self, index: int) -> None:
-        """Nothing is kept of a state."""

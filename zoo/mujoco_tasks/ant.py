@@ -65,6 +65,3 @@ class Ant:
                 obs = np.concatenate([obs, seen], axis=1)
         terminated = ~healthy if self._terminate else np.zeros(n_envs, dtype=bool)
         return obs, rewards - costs, terminated
-
-    def forget(self, index: int) -> None:
-        """Nothing is kept of a state."""

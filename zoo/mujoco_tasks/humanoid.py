@@ -21,9 +21,9 @@ class Humanoid:
         env = envs[0]
         self._physics = Physics(envs, for_each, contact_forces=True)
         self._observe = _Observations(envs)
-        self._envs = envs
         self._dt = env.dt
-        self._before: list[Array | None] = [None] * len(envs)
+        self._masses = [e.model.body_mass for e in envs]
+        self._positions = [e.data.xipos for e in envs]
         self._qpos = [e.data.qpos for e in envs]
         self._ctrl = [e.data.ctrl for e in envs]
         self._forward_weight = env._forward_reward_weight
@@ -38,15 +38,10 @@ class Humanoid:
 
     def step(self, actions: Array) -> Outcome:
         """Step all environments."""
-        n_envs = len(self._envs)
-        before = [
-            _centre_of_mass(env) if kept is None else kept
-            for env, kept in zip(self._envs, self._before, strict=True)
-        ]
+        n_envs = len(self._qpos)
+        before = self._centres_of_mass()
         self._physics.advance(actions)
-        after = [_centre_of_mass(env) for env in self._envs]
-        self._before[:] = after
-        x_velocity = (np.array(after)[:, 0] - np.array(before)[:, 0]) / self._dt
+        x_velocity = (self._centres_of_mass() - before)[:, 0] / self._dt
         z = np.array([qpos[2] for qpos in self._qpos])
         healthy = (self._z_range[0] < z) & (z < self._z_range[1])
         paid = np.ones(n_envs) if self._pays_always else healthy.astype(np.float64)
@@ -58,9 +53,12 @@ class Humanoid:
         terminated = ~healthy if self._terminate else np.zeros(n_envs, dtype=bool)
         return self._observe(), rewards - costs, terminated
 
-    def forget(self, index: int) -> None:
-        """Drop the centre of mass: it was moved by a reset."""
-        self._before[index] = None
+    def _centres_of_mass(self) -> Array:
+        """Return the centres of mass by the sums of Gymnasium's ``mass_center``, in their order."""
+        masses = np.array(self._masses)
+        weighted = np.einsum("nb,nbj->nj", masses, np.array(self._positions))
+        centres: Array = weighted / masses.sum(axis=1, keepdims=True)
+        return centres
 
 
 class HumanoidStandup:
@@ -89,9 +87,6 @@ class HumanoidStandup:
         impact_cost = np.clip(self._impact_weight * squares, *self._impact_range)
         rewards = height / self._timestep - ctrl_cost - impact_cost + 1
         return self._observe(), rewards, np.zeros(n_envs, dtype=bool)
-
-    def forget(self, index: int) -> None:
-        """Nothing is kept of a state."""
 
 
 class _Observations:
@@ -125,11 +120,3 @@ def _parts(env: Any) -> list[Array]:
         if getattr(env, f"_include_{name}_in_observation", True):
             parts.append(values.reshape(-1))
     return parts
-
-
-def _centre_of_mass(env: Any) -> Array:
-    """Return the centre of mass, by the operations of Gymnasium's ``mass_center``."""
-    masses = env.model.body_mass
-    weighted: Array = np.einsum("b,bj->j", masses, env.data.xipos)
-    centre: Array = weighted / masses.sum()
-    return centre

@@ -24,9 +24,6 @@ class MujocoTask(Protocol):
     def step(self, actions: Array) -> Outcome:
         """Step all environments."""
 
-    def forget(self, index: int) -> None:
-        """Drop what was kept of an environment's last state: it was reset."""
-
 
 class Physics:
     """``mj_step`` in many environments, and nothing else.

@@ -54,9 +54,6 @@ class PlanarRunner:
         seen = np.minimum(np.maximum(qvel, -10), 10) if self._clips else qvel
         return np.concatenate([qpos[:, self._skip :], seen], axis=1), rewards, terminated
 
-    def forget(self, index: int) -> None:
-        """Nothing is kept of a state."""
-
     def _is_healthy(self, qpos: Array, qvel: Array) -> Array:
         z, angle = qpos[:, 1], qpos[:, 2]
         healthy = (self._z_range[0] < z) & (z < self._z_range[1])
