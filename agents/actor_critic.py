@@ -18,7 +18,7 @@ from agents.action_value import (
     ActionValuePolicy,
     MultiInputActionValuePolicy,
 )
-from agents.critic import StateActions
+from agents.critic_values import StateActions
 from agents.errors import ConfigError
 from agents.policy_gradient import PolicyGradientAlgorithm
 from agents.psi import CRITIC_ESTIMATORS, CriticEstimator

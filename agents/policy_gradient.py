@@ -22,7 +22,8 @@ from stable_baselines3.common.utils import (
 )
 from torch import nn
 
-from agents.critic import StateActions, check_critic, critic_parameters, fit_critic
+from agents.critic import check_critic, critic_parameters, fit_critic
+from agents.critic_values import StateActions
 from agents.errors import UnknownName
 from agents.functional.advantages import standardized
 from agents.functional.fisher import write_flat

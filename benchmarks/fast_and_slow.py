@@ -86,7 +86,7 @@ def run(way: str, env_id: str, seed: int, n_timesteps: int) -> dict[str, Any]:
     if way == "NPG, slow":  # no network is recognised, so all are differentiated automatically
         with (
             mock.patch("agents.policy_model.actor_mlp", return_value=None),
-            mock.patch("agents.critic.critic_mlp", return_value=None),
+            mock.patch("agents.critic_values.critic_mlp", return_value=None),
         ):
             train(way, env_id, seed, n_timesteps, episodes)
     else:

@@ -1,4 +1,4 @@
-"""What happens around training: evaluation, checkpoints, progress, and a clean stop.
+"""What happens between two rollouts: evaluation, checkpoints, rows of the log.
 
 Evaluation and checkpoints take place between two rollouts, where the parameters are those of a
 whole update.
@@ -6,29 +6,19 @@ whole update.
 
 from __future__ import annotations
 
-import io
-import signal
-import sys
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import unwrap_vec_normalize
-from tqdm import tqdm
 
-from agents.errors import RunFolderError
-from hub.atomic import write_bytes
 from hub.seeding import PERIODIC_EVALUATION_SEED, evaluation_seeds
 from hub.vec_normalize import normalizer_of
 from zoo.agent_file import save_agent_file
 from zoo.config import RunConfig
 from zoo.evaluation import Actor, Evaluation, evaluate, policy_actor
+from zoo.periodic_evaluations import load_evaluations, save_evaluations
 from zoo.runs import RunFolder
 from zoo.segments import (
     Boundary,
@@ -44,13 +34,8 @@ from zoo.segments import (
 
 __all__ = [
     "BetweenRollouts",
-    "ProgressBar",
-    "StopSignal",
     "evaluate_model",
-    "load_evaluations",
     "model_actor",
-    "progress_bar",
-    "save_evaluations",
 ]
 
 
@@ -196,141 +181,3 @@ class BetweenRollouts(BaseCallback):
     def _save(self, path: Path, boundary: Boundary) -> None:
         state = boundary.state.to_dict() | {"segment": self._segment}
         save_agent_file(path, self.model, boundary.statistics, state)
-
-
-def save_evaluations(run: RunFolder, evaluations: dict[int, Evaluation]) -> None:
-    """Write the learning curve in the format of SB3's ``EvalCallback``."""
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        timesteps=np.array(list(evaluations), dtype=np.int64),
-        results=np.array([e.returns for e in evaluations.values()]),
-        ep_lengths=np.array([e.lengths for e in evaluations.values()], dtype=np.int64),
-    )
-    write_bytes(run.evaluations, buffer.getvalue())
-
-
-def load_evaluations(run: RunFolder, num_timesteps: int) -> dict[int, Evaluation]:
-    """Return the learning curve up to ``num_timesteps``; later points are dropped."""
-    if num_timesteps == 0 or not run.evaluations.is_file():
-        return {}
-    try:
-        with np.load(run.evaluations) as arrays:
-            columns = [arrays[name] for name in ("timesteps", "results", "ep_lengths")]
-            return {
-                int(timesteps): Evaluation([], list(returns), list(lengths))
-                for timesteps, returns, lengths in zip(*columns, strict=True)
-                if timesteps <= num_timesteps
-            }
-    except Exception as error:  # whatever NumPy and zipfile make of damage
-        raise RunFolderError(
-            f"{run.evaluations} is corrupted ({type(error).__name__}). Delete it to go on without "
-            "the learning curve so far."
-        ) from error
-
-
-class _Bar(tqdm):  # type: ignore[type-arg]
-    monitor_interval = 0  # no thread that watches the bar
-
-
-def progress_bar(total: int, name: str, unit: str, *, initial: int = 0) -> tqdm[Any]:
-    """Return a bar on standard error; in a file it writes a line now and then."""
-    return _Bar(
-        total=total,
-        initial=initial,
-        desc=name,
-        unit=unit,
-        unit_scale=True,
-        file=sys.stderr,
-        dynamic_ncols=True,
-        mininterval=_bar_period(),
-        miniters=1,
-    )
-
-
-def _bar_period() -> float:
-    return 0.2 if sys.stderr.isatty() else 15.0
-
-
-class ProgressBar(BaseCallback):
-    """A bar on standard error: steps, steps/s, time left and the mean training return."""
-
-    def __init__(self, n_timesteps: int, name: str) -> None:
-        super().__init__()
-        self._n_timesteps = n_timesteps
-        self._name = name
-        self._bar: tqdm[Any] | None = None
-        self._next_update = 0.0
-
-    def _on_training_start(self) -> None:
-        self._bar = progress_bar(
-            self._n_timesteps, self._name, "step", initial=self.model.num_timesteps
-        )
-
-    def _on_step(self) -> bool:
-        if time.monotonic() >= self._next_update:
-            self._update()
-        return True
-
-    def close(self) -> None:
-        """Leave the bar as it stands, also after an error."""
-        if self._bar is not None:
-            self._update()
-            self._bar.close()
-            self._bar = None
-
-    def _update(self) -> None:
-        if self._bar is None:
-            return
-        episodes = self.model.ep_info_buffer
-        if episodes:
-            mean = np.mean([episode["r"] for episode in episodes])
-            self._bar.set_postfix_str(f"return {mean:.1f}", refresh=False)
-        # A stopped run has gone back to its last whole update.
-        done = min(self.model.num_timesteps, self._n_timesteps)
-        self._bar.update(max(done - self._bar.n, 0))
-        self._next_update = time.monotonic() + _bar_period()
-
-
-class StopSignal(BaseCallback):
-    """Ends training between two steps when the process is asked to stop.
-
-    The first Ctrl-C (or SIGTERM, as a scheduler sends) lets the policy stay what the last whole
-    update made it; a second one ends the process at once.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.requested = False
-        self.cut_short = False
-        """Whether the request came early enough to end training before its time."""
-
-    def _on_step(self) -> bool:
-        self.cut_short = self.requested
-        return not self.requested
-
-    def arrives_within(self, seconds: float) -> bool:
-        """Return whether the process is asked to stop, now or in a moment."""
-        deadline = time.monotonic() + seconds
-        while not self.requested and time.monotonic() < deadline:
-            time.sleep(0.01)
-        return self.requested
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Catch SIGINT and SIGTERM inside the block (in the main thread only)."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        signals = (signal.SIGINT, signal.SIGTERM)
-        previous = {number: signal.signal(number, self._request) for number in signals}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True

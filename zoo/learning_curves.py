@@ -1,6 +1,6 @@
 """Learning curves of runs, and their statistics over seeds.
 
-:mod:`zoo.run_history` reads what they are made of, :mod:`zoo.plot` draws them.
+:mod:`zoo.run_history` reads what they are made of, :mod:`zoo.figures` draws them.
 """
 
 from __future__ import annotations

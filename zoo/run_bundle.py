@@ -16,9 +16,9 @@ from hub.bundle import Bundle, save_bundle
 from hub.gym_env import make_gym_env
 from hub.leak_check import shareable_command
 from hub.vec_normalize import normalizer_of
-from zoo.callbacks import load_evaluations
 from zoo.config import RunConfig
 from zoo.evaluation import report_json
+from zoo.periodic_evaluations import load_evaluations
 from zoo.published_evaluation import FLOAT64
 from zoo.runs import RunFolder
 from zoo.segments import training_env

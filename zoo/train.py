@@ -15,11 +15,12 @@ from hub.command_line import add_gym_packages
 from hub.gym_env import import_package
 from hub.runtime import OnnxPolicy
 from hub.seeding import FINAL_EVALUATION_SEED, evaluation_seeds
-from zoo.callbacks import model_actor, progress_bar
+from zoo.callbacks import model_actor
 from zoo.cli import execute, make_parser, say, step_count, step_period
 from zoo.envs import BACKENDS
 from zoo.evaluation import Evaluation, evaluate, evaluation_report, one_by_one, report_json
 from zoo.logs import TrackingOptions
+from zoo.progress_bar import progress_bar
 from zoo.published_evaluation import FLOAT64
 from zoo.run_bundle import RunBundle, complete_run_bundle, write_run_bundle
 from zoo.run_setup import RunSetup, resume_run, start_run

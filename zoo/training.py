@@ -25,11 +25,13 @@ from agents.rollout_normalize import RolloutNormalize
 from hub.atomic import write_bytes
 from hub.seeding import PERIODIC_EVALUATION_SEED
 from zoo.agent_file import load_agent_file
-from zoo.callbacks import BetweenRollouts, ProgressBar, StopSignal
+from zoo.callbacks import BetweenRollouts
 from zoo.config import RunConfig
 from zoo.logs import TrackingOptions, make_logger
+from zoo.progress_bar import ProgressBar
 from zoo.runs import RunFolder
 from zoo.segments import Resumption, TrainingState, set_statistics
+from zoo.stop_signal import StopSignal
 from zoo.training_env import EpisodeRecorder, make_training_env, worker_env_recipe
 
 __all__ = ["Interrupted", "Training", "build_model", "find_resumption", "prepare", "train"]

@@ -16,8 +16,8 @@ from hub.atomic import write_text
 from hub.env_ids import check_env_id
 from hub.versions import installed_versions
 from zoo.cli import execute, make_parser, say, step_count
+from zoo.figures import save
 from zoo.locks import FileLock
-from zoo.plot import save
 from zoo.presets import parse_overrides
 from zoo.tuning.pictures import draw_history, draw_importance
 from zoo.tuning.preset import entry_text, make_entry, read_file, replace_entry

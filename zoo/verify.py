@@ -14,9 +14,9 @@ from hub.bundle import Bundle
 from hub.command_line import add_gym_packages
 from hub.gym_env import import_package
 from hub.locate import locate
-from zoo.callbacks import progress_bar
 from zoo.cli import execute, make_parser, say
 from zoo.onnx_comparison import OnnxComparison
+from zoo.progress_bar import progress_bar
 from zoo.published_evaluation import read_published
 from zoo.verification import Verification, verify
 

@@ -19,8 +19,10 @@ from agents.action_value import (
     MultiInputActionValuePolicy,
     action_critic_mlp,
 )
-from agents.critic import StateActions, critic_parameters, fit_adam, fit_gauss_newton
+from agents.critic import critic_parameters, fit_adam
+from agents.critic_values import StateActions
 from agents.functional import flatten
+from agents.gauss_newton import fit_gauss_newton
 from agents.mlp_structure import actor_mlp, critic_mlp
 
 N = 30

@@ -13,9 +13,10 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy
 from torch import nn
 
-from agents import critic
-from agents.critic import critic_parameters, fit_adam, fit_gauss_newton
+from agents import critic, critic_values
+from agents.critic import critic_parameters, fit_adam
 from agents.functional import flatten
+from agents.gauss_newton import fit_gauss_newton
 from agents.surrogate import Surrogate
 
 N = 40
@@ -162,7 +163,7 @@ def fit_both_ways(
     torch.manual_seed(7)
     by_hand = fit_adam(policy, value_parameters(policy), observations, returns, **sizes)
     with monkeypatch.context() as patch:
-        patch.setattr(critic, "critic_mlp", lambda _policy: None)
+        patch.setattr(critic_values, "critic_mlp", lambda _policy: None)
         patch.setattr(critic, "_fit_adam_by_hand", no_hand)
         torch.manual_seed(7)
         by_torch = fit_adam(twin, value_parameters(twin), observations, returns, **sizes)
@@ -294,7 +295,7 @@ def test_gauss_newton_never_raises_the_loss(damping: float, scale: float) -> Non
 def test_gauss_newton_stays_where_every_step_is_worse(monkeypatch: pytest.MonkeyPatch) -> None:
     policy, parameters, observations, returns = make()
     before = flatten(p.detach() for p in parameters)
-    monkeypatch.setattr(critic, "_loss_decrease", lambda *_: lambda _candidate: (-1.0, 0.0))
+    monkeypatch.setattr("agents.gauss_newton._loss_decrease", lambda *_: lambda _: (-1.0, 0.0))
     gauss_newton(policy, parameters, observations, returns)
     assert torch.equal(flatten(p.detach() for p in parameters), before)
 
@@ -305,7 +306,7 @@ def test_gauss_newton_is_the_same_by_hand_and_by_autograd(monkeypatch: pytest.Mo
     twin.load_state_dict(policy.state_dict())
     twins = [*twin.mlp_extractor.value_net.parameters(), *twin.value_net.parameters()]
     fast = gauss_newton(policy, parameters, observations, returns)
-    monkeypatch.setattr(critic, "critic_mlp", lambda _policy: None)
+    monkeypatch.setattr(critic_values, "critic_mlp", lambda _policy: None)
     slow = gauss_newton(twin, twins, observations, returns)
     assert fast == pytest.approx(slow, rel=1e-4)
     torch.testing.assert_close(flatten(parameters), flatten(twins), rtol=1e-3, atol=1e-4)

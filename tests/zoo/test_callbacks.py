@@ -7,17 +7,13 @@ import pytest
 
 from agents.errors import RunFolderError
 from zoo import callbacks
-from zoo.callbacks import (
-    BetweenRollouts,
-    ProgressBar,
-    StopSignal,
-    load_evaluations,
-    progress_bar,
-    save_evaluations,
-)
+from zoo.callbacks import BetweenRollouts
 from zoo.config import resolve_config
 from zoo.evaluation import Evaluation
+from zoo.periodic_evaluations import load_evaluations, save_evaluations
+from zoo.progress_bar import ProgressBar, progress_bar
 from zoo.runs import create_run_folder
+from zoo.stop_signal import StopSignal
 from zoo.training import Interrupted, prepare, train
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from agents.errors import MissingDependency
-from zoo.plot import COLOURS, PlotSettings, draw, format_number, main
+from zoo.figures import COLOURS, PlotSettings, format_number
+from zoo.plot import draw, main
 from zoo.run_history import find_runs
 
 pytest.importorskip("matplotlib", reason="needs the extra natural-zoo[plot]")

@@ -11,8 +11,7 @@ from zoo.campaign.published import reference
 from zoo.campaign.results import Result
 from zoo.campaign.rows import Row, Scores
 from zoo.campaign.statistics import performance_profiles
-from zoo.learning_curves import Curve, aggregate
-from zoo.plot import (
+from zoo.figures import (
     COLOURS,
     DASHES,
     Line,
@@ -21,6 +20,7 @@ from zoo.plot import (
     new_figure,
     style_axes,
 )
+from zoo.learning_curves import Curve, aggregate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -18,7 +18,7 @@ from zoo.campaign.tables import (
     protocols,
     provenance,
 )
-from zoo.plot import save
+from zoo.figures import save
 
 __all__ = ["BLOCKS", "Report", "insert_blocks"]
 

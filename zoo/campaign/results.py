@@ -20,10 +20,10 @@ from hub.atomic import write_text
 from hub.seeding import FINAL_EVALUATION_SEED
 from hub.versions import installed_versions
 from zoo.agent_file import load_agent_file
-from zoo.callbacks import load_evaluations
 from zoo.campaign.cells import Cell, Places
 from zoo.config import RunConfig
 from zoo.hyperparameters import check_agent
+from zoo.periodic_evaluations import load_evaluations
 from zoo.provenance import machine
 from zoo.runs import RunFolder
 

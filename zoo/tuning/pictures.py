@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.plot import COLOURS, new_figure, style_axes
+from zoo.figures import COLOURS, new_figure, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,9 +13,10 @@ import numpy as np
 
 from agents.errors import NaturalZooError, RunFolderError, TrainingDiverged
 from hub.atomic import write_text
-from zoo.callbacks import evaluate_model, load_evaluations
+from zoo.callbacks import evaluate_model
 from zoo.config import RunConfig
 from zoo.jobs import Job, failure_reason
+from zoo.periodic_evaluations import load_evaluations
 from zoo.runs import RunFolder, make_run
 from zoo.training import find_resumption, prepare
 
