@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from zoo.campaign.published import Bar, Source, best_bar, soft_bar
+from zoo.campaign.results import Result
 from zoo.campaign.rows import Row, Scores, number
 from zoo.campaign.statistics import interquartile_mean, mean_and_std
 
@@ -45,7 +46,7 @@ def detail_tables(rows: Sequence[Row]) -> str:
         lines.append(_line(["---", *["---:"] * 5, "---", "---:", "---:"]))
         own = [row for row in rows if row.algo == algo]
         lines += [_detail(row) for row in own]
-        parts.append("\n".join([*lines, *_notes(own)]))
+        parts.append("\n".join([*lines, *_notes(own), *_origin(own)]))
     return "\n\n".join(parts)
 
 
@@ -82,7 +83,6 @@ def provenance(rows: Sequence[Row]) -> str:
     """Return the versions, commits, seeds and processors behind the numbers."""
     results = [result for row in rows for result in row.finished]
     versions = sorted({_versions(result.versions) for result in results})
-    commits = sorted({commit or "unknown" for result in results for commit in result.attempts})
     processors = sorted({str(result.machine.get("processor")) for result in results})
     seeds = sorted({result.cell.seed for result in results})
     steps = sorted({int(result.config["n_timesteps"]) for result in results})
@@ -91,11 +91,26 @@ def provenance(rows: Sequence[Row]) -> str:
         [
             f"- {len(results)} runs of {_listed(steps)} steps, seeds {_listed(seeds)}, "
             f"{_listed(episodes)} deterministic episodes with each final agent",
-            f"- code: {', '.join(commit[:12] + commit[40:] for commit in commits)}",
+            f"- code: {_commits(results)}",
             *(f"- {text}" for text in versions),
             f"- one core of: {', '.join(processors)}",
         ]
     )
+
+
+def _origin(rows: Sequence[Row]) -> list[str]:
+    """Return a line that says which runs and which code the numbers of a table come from."""
+    results = [result for row in rows for result in row.finished]
+    if not results:
+        return []
+    seeds = sorted({result.cell.seed for result in results})
+    return ["", f"Seeds {_listed(seeds)}; commits {_commits(results)}."]
+
+
+def _commits(results: Sequence[Result]) -> str:
+    """Return the commits of all attempts, shortened; what stands behind the hash is kept."""
+    commits = sorted({commit or "unknown" for result in results for commit in result.attempts})
+    return ", ".join(commit[:12] + commit[40:] for commit in commits)
 
 
 def _listed(values: Sequence[int]) -> str:

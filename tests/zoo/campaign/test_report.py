@@ -55,6 +55,7 @@ def test_details(make_results) -> None:  # type: ignore[no-untyped-def]
         "| Walker2d-v4 | 1,000,000 | 3 (1 failed) | **3000 ± 0** † | 3000 [3000, 3000] "
         "| 2503 ± 963 | Walker2d-v3, Tianshou | 4055 (OmniSafe) | 2.0 |"
     ) in table
+    assert table.endswith("\n\nSeeds 100000, 101000, 102000; commits aaaaaaaaaaaa.")
 
 
 def test_all_seeds_failed(make_results) -> None:  # type: ignore[no-untyped-def]
