@@ -1,0 +1,1 @@
+"""Trained agents, a bundle each: data that every command finds by name (:mod:`hub.locate`)."""
