@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.resources
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from agents.errors import ConfigError, UnknownName
 from zoo.plain_yaml import load_yaml
@@ -41,6 +41,8 @@ class Source:
 class Bar:
     """A published mean return at 1M steps.
 
+    :param algo: the algorithm that was measured: the one that was asked for, or the relative that
+        stands in for it where nobody has published any.
     :param value: the mean.
     :param spread: as it was published, such as ``"± 963 (std)"``; empty if it was not.
     :param env_id: the task and version that it was measured on.
@@ -48,6 +50,7 @@ class Bar:
     :param soft: a single run, or a protocol or budget that is not stated; never used as the bar.
     """
 
+    algo: str
     value: float
     spread: str
     env_id: str
@@ -56,16 +59,21 @@ class Bar:
 
 
 def bars(algo: str, env_id: str) -> list[Bar]:
-    """Return what is published of ``algo`` for a task, comparable versions only, best first."""
+    """Return what is published of ``algo`` for a task, comparable versions only, best first.
+
+    An algorithm that nobody has published numbers of has those of its nearest relative.
+    """
     task, _, version = env_id.rpartition(":")[2].rpartition("-")
-    sources, all_bars = _published()
-    entries = all_bars.get(algo, {}).get(task, [])
+    published = _published()
+    measured = published.stand_ins.get(algo, algo)
+    entries = published.bars.get(measured, {}).get(task, [])
     found = [
         Bar(
+            algo=measured,
             value=entry["value"],
             spread=_spread(entry),
             env_id=f"{task}-{entry['version']}",
-            source=sources[entry["source"]],
+            source=published.sources[entry["source"]],
             soft=entry["soft"],
         )
         for entry in entries
@@ -91,7 +99,7 @@ def soft_bar(algo: str, env_id: str) -> Bar | None:
 
 def reference(env_id: str) -> Bar | None:
     """Return the highest published mean of any on-policy algorithm on a task, no soft one."""
-    found = [bar for algo in _published()[1] if (bar := best_bar(algo, env_id)) is not None]
+    found = [bar for algo in _published().bars if (bar := best_bar(algo, env_id)) is not None]
     return max(found, key=lambda bar: bar.value, default=None)
 
 
@@ -110,8 +118,16 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}"
 
 
+class _Published(NamedTuple):
+    """What the file holds."""
+
+    sources: dict[str, Source]
+    bars: dict[str, dict[str, list[dict[str, Any]]]]
+    stand_ins: dict[str, str]
+
+
 @functools.cache
-def _published() -> tuple[dict[str, Source], dict[str, dict[str, list[dict[str, Any]]]]]:
+def _published() -> _Published:
     text = importlib.resources.files("zoo.campaign").joinpath(_FILE).read_text(encoding="utf-8")
     content = load_yaml(text, _FILE)
     sources = {key: Source(key=key, **about) for key, about in content["sources"].items()}
@@ -122,7 +138,7 @@ def _published() -> tuple[dict[str, Source], dict[str, dict[str, list[dict[str, 
         }
         for algo, tasks in content["bars"].items()
     }
-    return sources, checked
+    return _Published(sources, checked, content["stand_ins"])
 
 
 def _checked(where: str, entry: dict[str, Any], sources: dict[str, Source]) -> dict[str, Any]:

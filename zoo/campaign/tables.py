@@ -25,13 +25,13 @@ def overview_table(rows: Sequence[Row]) -> str:
         columns[row.algo] |= best_bar(row.algo, row.env_id) is not None
     heads = []
     for algo, published in columns.items():
-        heads += [algo.upper().replace("_", "-"), *["published"] * published]
+        heads += [_title(algo), *["published"] * published]
     lines = [_line(["task", *heads]), _line(["---", *["---:"] * len(heads)])]
     for env_id in sorted({row.env_id for row in rows}):
         cells = [env_id]
         for algo, published in columns.items():
             bar = best_bar(algo, env_id)
-            cells += [_mean(by_key.get((algo, env_id)), bar), *[_short(bar)] * published]
+            cells += [_mean(by_key.get((algo, env_id)), bar), *[_short(bar, algo)] * published]
         lines.append(_line(cells))
     return "\n".join([*lines, *_notes(rows)])
 
@@ -42,7 +42,7 @@ def detail_tables(rows: Sequence[Row]) -> str:
     heads += ["measured on", "single run or unstated protocol", "minutes"]
     parts = []
     for algo in sorted({row.algo for row in rows}):
-        lines = [f"### {algo.upper().replace('_', '-')}", "", _line(heads)]
+        lines = [f"### {_title(algo)}", "", _line(heads)]
         lines.append(_line(["---", *["---:"] * 5, "---", "---:", "---:"]))
         own = [row for row in rows if row.algo == algo]
         lines += [_detail(row) for row in own]
@@ -61,8 +61,7 @@ def aggregate_table(scores: Scores) -> str:
     for algo, matrix in scores.matrices.items():
         estimate = interquartile_mean(matrix)
         interval = f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
-        name = algo.upper().replace("_", "-")
-        lines.append(_line([name, interval, f"{matrix.mean():.2f}", str(len(matrix))]))
+        lines.append(_line([_title(algo), interval, f"{matrix.mean():.2f}", str(len(matrix))]))
     return "\n".join([*lines, "", f"Over {', '.join(scores.env_ids)}."])
 
 
@@ -134,8 +133,17 @@ def _mean(row: Row | None, bar: Bar | None) -> str:
     return text + (" †" if row.failed else "")
 
 
-def _short(bar: Bar | None) -> str:
-    return "–" if bar is None else f"{number(bar.value)} ({bar.source.name})"
+def _title(algo: str) -> str:
+    return algo.upper().replace("_", "-")
+
+
+def _short(bar: Bar | None, algo: str) -> str:
+    return "–" if bar is None else f"{number(bar.value)} ({_of(bar, algo)}{bar.source.name})"
+
+
+def _of(bar: Bar, algo: str) -> str:
+    """Return the name of the algorithm that was measured, if it is not ``algo`` itself."""
+    return "" if bar.algo == algo else f"{_title(bar.algo)}, "
 
 
 def _long(bar: Bar | None) -> str:
@@ -153,12 +161,12 @@ def _detail(row: Row) -> str:
         minutes = f"{row.minutes:.1f}"
     else:
         interval = minutes = "–"
-    on = "–" if bar is None else f"{bar.env_id}, {bar.source.name}"
+    on = "–" if bar is None else f"{_of(bar, row.algo)}{bar.env_id}, {bar.source.name}"
     seeds = str(len(row.finished)) + (f" ({len(row.failed)} failed)" if row.failed else "")
     steps = sorted({int(result.config["n_timesteps"]) for result in row.finished})
     length = ", ".join(f"{n:,}" for n in steps) or "–"
     cells = [row.env_id, length, seeds, _mean(row, bar), interval]
-    return _line([*cells, _long(bar), on, _short(soft), minutes])
+    return _line([*cells, _long(bar), on, _short(soft, row.algo), minutes])
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:

@@ -18,7 +18,9 @@ ENV_IDS = [
 
 
 def test_every_number_says_where_it_stands() -> None:
-    sources, entries = published._published()
+    sources, entries, stand_ins = published._published()
+    assert set(stand_ins.values()) <= set(entries)
+    assert not set(stand_ins) & set(entries)
     used = set()
     for tasks in entries.values():
         assert set(tasks) <= set(MUJOCO_TASKS)
@@ -43,6 +45,15 @@ def test_highest_stated_mean_is_the_bar_and_a_higher_soft_one_is_named() -> None
     assert soft is not None
     assert (soft.value, soft.source.key) == (4054.6, "omnisafe")
     assert soft_bar("a2c", "Hopper-v4") is None
+
+
+def test_a_relative_stands_in_where_nobody_has_published() -> None:
+    for algo, relative in (("actor_critic", "a2c"), ("a3c", "a2c"), ("ppo_kl", "ppo")):
+        bar = best_bar(algo, "HalfCheetah-v4")
+        assert bar == best_bar(relative, "HalfCheetah-v4")
+        assert bar.algo == relative
+    assert best_bar("npg", "HalfCheetah-v4").algo == "npg"
+    assert best_bar("off_pac", "HalfCheetah-v4") is None
 
 
 def test_spreads_are_shown_as_what_they_are() -> None:

@@ -58,6 +58,12 @@ def test_details(make_results) -> None:  # type: ignore[no-untyped-def]
     assert table.endswith("\n\nSeeds 100000, 101000, 102000; commits aaaaaaaaaaaa.")
 
 
+def test_a_relative_is_named_beside_its_number(make_results) -> None:  # type: ignore[no-untyped-def]
+    rows = gather(make_results("a3c", WALKER, [3000.0]))
+    assert "| 1219 (A2C, Tianshou's curves) |" in overview_table(rows)
+    assert "| A2C, Walker2d-v3, Tianshou's curves |" in detail_tables(rows)
+
+
 def test_all_seeds_failed(make_results) -> None:  # type: ignore[no-untyped-def]
     rows = gather(make_results("npg", WALKER, [], errors=["diverged"]))
     assert "| Walker2d-v4 | failed |" in overview_table(rows)
