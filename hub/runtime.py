@@ -24,7 +24,8 @@ import numpy.typing as npt
 from agents.errors import BundleError, ObservationError
 from hub.locate import onnx_path
 from hub.observation_check import ObservationCheck, UnlikeTraining, choice_check
-from hub.onnx_file import OnnxFile, OnnxInput
+from hub.onnx_file import OnnxFile
+from hub.onnx_metadata import OnnxInput
 
 __all__ = ["OnnxPolicy", "UnlikeTraining"]
 
