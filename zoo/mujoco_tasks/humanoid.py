@@ -93,14 +93,11 @@ class _Observations:
     """What both humanoids observe, gathered from MuJoCo's memory."""
 
     def __init__(self, envs: list[Any]) -> None:
-        self._parts = [_parts(env) for env in envs]
-        self._shape = (len(envs), *envs[0].observation_space.shape)
+        self._parts = [part for env in envs for part in _parts(env)]
+        self._n_envs = len(envs)
 
     def __call__(self) -> Array:
-        obs = np.empty(self._shape)
-        for row, parts in zip(obs, self._parts, strict=True):
-            np.concatenate(parts, out=row)
-        return obs
+        return np.concatenate(self._parts).reshape(self._n_envs, -1)
 
 
 def _parts(env: Any) -> list[Array]:
