@@ -1,6 +1,7 @@
 """The distribution in an environment of its own that has neither torch nor SB3."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,15 +14,22 @@ import pytest
 from zoo import train
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("agents", "hub", "hyperparams", "zoo")
+FOLDERS = ("agents", "hub", "hyperparams", "pretrained", "zoo")
 FILES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 
 pytestmark = pytest.mark.slow
 
 
 def call(*words, **options):
+    # A PYTHONPATH would show pip and the new interpreter this checkout as if it were installed.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [str(word) for word in words], capture_output=True, text=True, timeout=300, **options
+        [str(word) for word in words],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=env,
+        **options,
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -70,6 +78,19 @@ print(json.dumps([found, OnnxPolicy({str(path)!r})([1.0, 0.5, 2.0]).tolist()]))
         report = json.loads(out)
         assert report["lengths"] == [200, 200]
         assert all(np.isfinite(report["returns"]))
+
+
+def test_carries_its_published_agents(python, tmp_path):
+    """By name, away from the checkout: the same returns as were published."""
+    name = "npg-CartPole-v1"
+    published = json.loads((ROOT / "pretrained" / name / "evaluation.json").read_text())
+    seeds = published["seeds"]
+    command = [python.parent / "natural-zoo", "run", name, "--episodes", "3", "--json"]
+    status, out, error = call(*command, "--seed", "0", cwd=tmp_path)
+    assert (status, error) == (0, "")
+    report = json.loads(out)
+    assert report["seeds"] == seeds[:3]
+    assert report["returns"] == published["returns"][:3]
 
 
 def test_repeats_the_evaluation_of_a_run_to_the_last_bit(python, tmp_path):
