@@ -8,16 +8,17 @@ from pathlib import Path
 
 from agents.errors import BundleError, ConfigError
 from hub.agent_name import default_name
+from hub.atomic import write_text
 from hub.bundle import Bundle
-from hub.bundle_format.bundle_folder import write_folder
+from hub.bundle_format.bundle_folder import AGENT, write_folder
 from hub.publishing import Publication, Wishes, prepare_publication
 from zoo.campaign.cells import Places
 from zoo.campaign.results import Result
-from zoo.campaign.rows import Row
+from zoo.campaign.rows import Row, number
 from zoo.cli import say
 from zoo.runs import RunFolder
 
-__all__ = ["MAX_VIDEO_BYTES", "median_result", "publish_median"]
+__all__ = ["MAX_VIDEO_BYTES", "median_result", "publish_median", "write_index"]
 
 _VIDEO = "replay.mp4"
 
@@ -74,6 +75,27 @@ def _publication(run: RunFolder, wishes: Wishes) -> Publication:
     return prepare_publication(
         run.bundle, replace(wishes, video=False), run=run.path, address="{name}"
     )
+
+
+def write_index(target: Path) -> None:
+    """Write ``target/README.md``: a table of the bundles that are there."""
+    bundles = [Bundle.open(path.parent) for path in sorted(target.glob(f"*/{AGENT}"))]
+    lines = [
+        "# Trained agents",
+        "",
+        "Every command and `hub.load`, `hub.OnnxPolicy` find them by name. Each is the agent of the",
+        "*median* seed of its row in the [benchmark](../docs/benchmark.md), not of the luckiest; its",
+        "card has the numbers of all seeds. Written by `python -m zoo.benchmark publish`.",
+        "",
+        "| agent | return of 100 episodes | training steps |",
+        "| --- | ---: | ---: |",
+    ]
+    for bundle in bundles:
+        report = json.loads(bundle.read("evaluation.json"))
+        name, mean, std = bundle.path.name, report["mean_return"], report["std_return"]
+        score = f"{number(mean)} ± {number(std, mean)}"
+        lines.append(f"| [{name}]({name}) | {score} | {report['num_timesteps']:,} |")
+    write_text(target / "README.md", "\n".join(lines) + "\n")
 
 
 def _holds(bundle: Path, result: Result) -> bool:

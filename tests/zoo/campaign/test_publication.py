@@ -18,7 +18,7 @@ from zoo.benchmark import main
 from zoo.campaign import publication
 from zoo.campaign.publication import MAX_VIDEO_BYTES, median_result
 from zoo.campaign.results import Result
-from zoo.campaign.rows import gather
+from zoo.campaign.rows import gather, number
 
 CARTPOLE = "CartPole-v1"
 MakeResults = Callable[..., list[Result]]
@@ -86,6 +86,11 @@ def test_publish(
     assert f"{report['training_seed']} (this agent)" in card
     action = OnnxPolicy(bundle.path / "policy.onnx")(np.zeros(4, dtype=np.float32))
     assert action in (0, 1)
+
+    index = (tmp_path / "pretrained" / "README.md").read_text()
+    mean, std = np.mean(report["returns"]), np.std(report["returns"])
+    row = f"| [npg-CartPole-v1](npg-CartPole-v1) | {number(mean)} ± {number(std, mean)} | 2,048 |"
+    assert row in index
 
     # It is found by name, and what is there already is not touched again.
     monkeypatch.setattr("hub.locate.PUBLISHED", tmp_path / "pretrained")

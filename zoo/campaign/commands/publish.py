@@ -9,7 +9,7 @@ from agents.errors import NaturalZooError
 from hub.publishing import Wishes
 from zoo.campaign.cells import Places
 from zoo.campaign.commands.common import add_choice, add_places, selected
-from zoo.campaign.publication import publish_median
+from zoo.campaign.publication import publish_median, write_index
 from zoo.campaign.results import load_results
 from zoo.campaign.rows import gather
 from zoo.cli import make_parser, say
@@ -60,6 +60,8 @@ def publish(args: argparse.Namespace) -> None:
             problems.append(f"{row.algo} {row.env_id}: {error}")
             continue
         say(f"{'wrote' if is_new else 'kept'} {path}")
+    if args.to.is_dir():
+        write_index(args.to)
     if problems:
         raise NaturalZooError(
             f"{len(problems)} of {len(rows)} agents are missing. " + " ".join(problems)
