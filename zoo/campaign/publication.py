@@ -83,9 +83,10 @@ def write_index(target: Path) -> None:
     lines = [
         "# Trained agents",
         "",
-        "Every command and `hub.load`, `hub.OnnxPolicy` find them by name. Each is the agent of the",
-        "*median* seed of its row in the [benchmark](../docs/benchmark.md), not of the luckiest; its",
-        "card has the numbers of all seeds. Written by `python -m zoo.benchmark publish`.",
+        "Every command, `hub.load` and `hub.OnnxPolicy` find them by name. Each is the agent of",
+        "the *median* seed of its row in the [benchmark](../docs/benchmark.md), not of the",
+        "luckiest; its card has the numbers of all seeds. `python -m zoo.benchmark publish` writes",
+        "them.",
         "",
         "| agent | return of 100 episodes | training steps |",
         "| --- | ---: | ---: |",
