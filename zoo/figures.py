@@ -46,6 +46,9 @@ X_LABELS: dict[XAxis, str] = {
 }
 
 
+_FEW_LINES = 5
+
+
 @dataclass(frozen=True)
 class PlotSettings:
     """What to draw.
@@ -99,6 +102,7 @@ def draw_lines(lines: Sequence[Line], settings: PlotSettings) -> Figure:
     grid = figure.subplots(n_rows, n_columns, squeeze=False)
     for axes in grid.flat[len(panels) :]:
         axes.remove()
+    opacity = 0.18 if len(labels) <= _FEW_LINES else 0.08  # many bands hide the lines
     for index, panel in enumerate(panels):
         axes = grid.flat[index]
         _style_panel(axes, panel, [line for line in lines if line.panel == panel], settings)
@@ -106,7 +110,7 @@ def draw_lines(lines: Sequence[Line], settings: PlotSettings) -> Figure:
             axes.set_ylabel(_y_label(settings))
         for line in lines:
             if line.panel == panel:
-                _draw_line(axes, line, labels.index(line.label))
+                _draw_line(axes, line, labels.index(line.label), opacity)
         axes.set_xlim(left=0)
     _add_legend(figure, lines, labels)
     if settings.title:
@@ -194,12 +198,12 @@ def style_axes(axes: Axes) -> None:
     axes.tick_params(color="#8A8A8A", labelsize=9)
 
 
-def _draw_line(axes: Axes, line: Line, index: int) -> None:
+def _draw_line(axes: Axes, line: Line, index: int, opacity: float) -> None:
     colour = COLOURS[index % len(COLOURS)]
     dash = DASHES[index // len(COLOURS) % len(DASHES)]
     data = line.data
     if data.n_runs > 1:
-        axes.fill_between(data.x, data.low, data.high, color=colour, alpha=0.18, linewidth=0)
+        axes.fill_between(data.x, data.low, data.high, color=colour, alpha=opacity, linewidth=0)
     axes.plot(
         data.x,
         data.mean,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ from zoo.figures import (
     Line,
     PlotSettings,
     draw_lines,
+    format_number,
     new_figure,
     style_axes,
 )
@@ -49,9 +51,8 @@ def draw_learning_curves(rows: Sequence[Row]) -> Figure | None:
         axis = [line.data.x for line in lines if line.panel == env_id]
         ends = [float(x[-1]) for x in axis]
         if max(ends) > _MOST_DIFFERENT_LENGTHS * min(ends):  # short runs would be a corner
-            formatter = axes.xaxis.get_major_formatter()
             axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(formatter)
+            axes.xaxis.set_major_formatter(partial(format_number, largest=min(ends)))
             axes.set_xlim(min(float(x[0]) for x in axis), max(ends))
         bar = reference(env_id)
         if bar is not None:
