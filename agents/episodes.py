@@ -22,7 +22,7 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from agents.errors import ConfigError
 from agents.rollout_normalize import RolloutNormalize
-from agents.rollouts import action_sampler
+from agents.sampling import action_sampler
 
 __all__ = ["Episodes", "collect_episodes"]
 

@@ -8,7 +8,6 @@ from the same random stream, so that the same seed gives the same transitions ei
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,29 +15,16 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
-from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.action_value import ActionValuePolicy
 from agents.mlp_structure import MLPStructure, actor_mlp, critic_mlp
 from agents.policy_model import action_distribution
+from agents.sampling import acts_as_sb3, mlp_sampler
 
-__all__ = ["FastRollouts", "Sampler", "action_sampler", "collect_rollouts"]
-
-# SB3's own arithmetic, bit for bit: a hair's difference in an action is another episode later on.
-_ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "tanh": torch.tanh,
-    "relu": torch.relu,
-    "elu": torch.nn.functional.elu,
-    "silu": torch.nn.functional.silu,
-}
-
-Sampler = Callable[[np.ndarray[Any, Any]], torch.Tensor]
-"""Maps a batch of observations to sampled actions."""
+__all__ = ["FastRollouts", "collect_rollouts"]
 
 
 def collect_rollouts(
@@ -62,7 +48,7 @@ def collect_rollouts(
     :param n_rollout_steps: steps per environment.
     :return: False if the callback ended training.
     """
-    mlp = actor_mlp(algorithm.policy) if _acts_as_sb3(algorithm.policy) else None
+    mlp = actor_mlp(algorithm.policy) if acts_as_sb3(algorithm.policy) else None
     if mlp is None or algorithm.use_sde or type(rollout_buffer) is not RolloutBuffer:
         return OnPolicyAlgorithm.collect_rollouts(
             algorithm, env, callback, rollout_buffer, n_rollout_steps
@@ -113,7 +99,7 @@ class _Rollout:
         self._env = env
         self._callback = callback
         self._buffer = rollout_buffer
-        self._sample = _sampler(algorithm.policy, actor)
+        self._sample = mlp_sampler(algorithm.policy, actor)
         self._locals: dict[str, Any] = {
             "self": algorithm,
             "env": env,
@@ -246,77 +232,5 @@ def _compute_returns_and_advantages(
     buffer.returns = buffer.advantages + buffer.values
 
 
-def _acts_as_sb3(policy: ActorCriticPolicy) -> bool:
-    """Tell whether one batch of values and log-probabilities is what SB3's steps would give."""
-    return any(
-        all(
-            getattr(type(policy), name) is getattr(known, name)
-            for name in ("forward", "predict_values")
-        )
-        for known in (ActorCriticPolicy, ActionValuePolicy)
-    )
-
-
 def _tensor(array: np.ndarray[Any, Any], policy: ActorCriticPolicy) -> torch.Tensor:
     return torch.as_tensor(array, device=policy.device)
-
-
-def action_sampler(policy: ActorCriticPolicy) -> Callable[[Any], torch.Tensor]:
-    """Return what draws actions as ``policy`` does, as fast as it allows.
-
-    :return: maps a batch of observations, as environments give them, to actions.
-    """
-    mlp = actor_mlp(policy) if _acts_as_sb3(policy) else None
-    if mlp is not None:
-        return _sampler(policy, mlp)
-    return lambda observations: policy(obs_as_tensor(observations, policy.device))[0]
-
-
-def _sampler(policy: ActorCriticPolicy, mlp: MLPStructure) -> Sampler:
-    """Return what draws actions as ``policy`` does, from the same random stream."""
-    latent = _latent(policy, mlp)
-    distribution = policy.action_dist
-    if isinstance(distribution, DiagGaussianDistribution):
-        std = policy.log_std.detach().exp()
-        weight, bias = _detached(mlp.layers[-1])
-
-        def sample_gaussian(obs: np.ndarray[Any, Any]) -> torch.Tensor:
-            mean = torch.addmm(bias, latent(obs), weight)
-            return torch.randn_like(mean).mul_(std).add_(mean)
-
-        return sample_gaussian
-
-    def sample(obs: np.ndarray[Any, Any]) -> torch.Tensor:
-        return policy._get_action_dist_from_latent(latent(obs)).sample()
-
-    return sample
-
-
-def _latent(policy: ActorCriticPolicy, mlp: MLPStructure) -> Sampler:
-    """Return the hidden layers of the policy network as a function of raw observations."""
-    space = policy.observation_space
-    plain = isinstance(space, spaces.Box) and not is_image_space(space)
-    layers = [_detached(layer) for layer in mlp.layers[:-1]]
-    activation = _ACTIVATIONS[mlp.activation]
-    device = policy.device
-    on_cpu = device.type == "cpu"
-
-    def latent(obs: np.ndarray[Any, Any]) -> torch.Tensor:
-        hidden = torch.from_numpy(obs) if on_cpu else torch.as_tensor(obs, device=device)
-        if not plain:
-            hidden = BaseModel.extract_features(policy, hidden, mlp.extractor)
-        elif obs.dtype != np.float32 or obs.ndim != 2:
-            hidden = hidden.float().flatten(start_dim=1)
-        for weight, bias in layers:
-            hidden = activation(torch.addmm(bias, hidden, weight))
-        return hidden
-
-    return latent
-
-
-def _detached(layer: torch.nn.Linear) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return weight and bias of a layer, sharing memory, so that no operation records a graph.
-
-    Sampling one vector step takes three fifths of the time that it takes with parameters.
-    """
-    return layer.weight.detach().t(), layer.bias.detach()
