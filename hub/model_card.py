@@ -180,13 +180,15 @@ def _summary(facts: AgentFacts) -> str:
 
 
 def _usage(facts: AgentFacts, name: str) -> str:
-    observation = "env.reset()"
+    # What came with the installation needs no fetching.
+    pull = f"python -m hub.pull {name}\n" if "/" in name else ""
     return f"""## Usage
 
 `pip install natural-zoo`, then with Stable-Baselines3:
 
 ```python
 import hub
+
 model = hub.load("{name}")  # a Stable-Baselines3 model, with its environment
 actions, _ = model.predict(model.get_env().reset(), deterministic=True)
 ```
@@ -194,16 +196,17 @@ actions, _ = model.predict(model.get_env().reset(), deterministic=True)
 Without torch, by ONNX Runtime:
 
 ```python
-import hub, gymnasium
+import gymnasium
+import hub
+
 policy, env = hub.OnnxPolicy("{name}"), gymnasium.make("{facts.env_id}")
-action = policy({observation}[0])  # raw observation in, action to apply out
+action = policy(env.reset()[0])  # raw observation in, action to apply out
 ```
 
 On the command line:
 
 ```
-python -m hub.pull {name}
-python -m zoo.enjoy {name}
+{pull}python -m zoo.enjoy {name}
 python -m zoo.verify {name}
 ```
 """
