@@ -232,7 +232,7 @@ def test_fast_rollouts_are_sb3s(kind: str, monkeypatch: pytest.MonkeyPatch) -> N
     def buffer_of(fast: bool) -> Any:
         with monkeypatch.context() as patch:
             if not fast:
-                patch.setattr(rollouts, "_acts_as_sb3", lambda _: False)
+                patch.setattr(rollouts, "acts_as_sb3", lambda _: False)
             agent = ActorCritic(
                 "MlpQPolicy",
                 make_vec_env(lambda: Walk(SPACES[kind]), 3),
