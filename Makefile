@@ -34,7 +34,7 @@ train: $(VENV)/.user ## train and evaluate: make train ALGO=npg ENV=Walker2d-v4 
 reproduce: $(VENV)/.user ## train a row of docs/benchmark.md again: make reproduce TASK=Walker2d-v4 ALGO=npg
 	$(BIN)/python -m zoo.benchmark reproduce --algo $(ALGO) --env $(TASK) $(ARGS)
 
-test: $(VENV)/.developer ## the fast tests, under three minutes on two cores
+test: $(VENV)/.developer ## the fast tests, three to four minutes on two cores
 	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.developer ## the tests that train for minutes or measure every task
