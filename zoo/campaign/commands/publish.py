@@ -59,7 +59,8 @@ def publish(args: argparse.Namespace) -> None:
         except NaturalZooError as error:
             problems.append(f"{row.algo} {row.env_id}: {error}")
             continue
-        say(f"{'wrote' if is_new else 'kept'} {path}")
+        n_seeds = f"{len(row.finished)} seed{'s' * (len(row.finished) != 1)}"
+        say(f"{'wrote' if is_new else 'kept'} {path}, the median of {n_seeds}")
     if args.to.is_dir():
         write_index(args.to)
     if problems:
