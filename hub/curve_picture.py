@@ -7,7 +7,8 @@ import io
 import math
 from dataclasses import dataclass
 
-from agents.errors import BundleError, MissingDependency
+from agents.errors import BundleError
+from hub.headless_figure import new_figure
 
 __all__ = ["LearningCurve", "draw_curve", "read_curve"]
 
@@ -65,16 +66,9 @@ def draw_curve(curve: LearningCurve, title: str) -> bytes:
 
     :raises MissingDependency: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import EngFormatter
-    except ImportError as error:
-        raise MissingDependency(
-            f"The learning curve needs matplotlib ({error}). Type: pip install 'natural-zoo[plot]'"
-        ) from error
-    figure = Figure(figsize=(7.0, 3.4), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(figsize=(7.0, 3.4))
+    from matplotlib.ticker import EngFormatter  # an extra, which new_figure has asked for
+
     axes = figure.subplots()
     if curve.stds:
         low = [mean - std for mean, std in zip(curve.means, curve.stds, strict=True)]

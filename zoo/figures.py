@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from agents.errors import MissingDependency
+from hub.headless_figure import new_figure
 from zoo.learning_curves import Aggregate, XAxis
 from zoo.run_history import Floats
 
@@ -27,7 +27,6 @@ __all__ = [
     "PlotSettings",
     "draw_lines",
     "format_number",
-    "new_figure",
     "save",
     "style_axes",
 ]
@@ -149,23 +148,6 @@ def format_number(value: float, _position: int | None = None, *, largest: float)
     if largest >= 10_000:
         return f"{value / 1e3:.6g}k"
     return f"{value:.6g}"
-
-
-def new_figure() -> Figure:
-    """Return an empty figure that needs no display.
-
-    :raises MissingDependency: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependency(
-            f"Plotting needs matplotlib ({error}). Type: pip install 'natural-zoo[plot]'"
-        ) from error
-    figure = Figure(layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)  # the figure's own canvas: no display, no pyplot, no global state
-    return figure
 
 
 def _y_label(settings: PlotSettings) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hub.headless_figure import new_figure
 from zoo.campaign.published import reference
 from zoo.campaign.results import Result
 from zoo.campaign.rows import Row, Scores
@@ -19,7 +20,6 @@ from zoo.figures import (
     PlotSettings,
     draw_lines,
     format_number,
-    new_figure,
     style_axes,
 )
 from zoo.learning_curves import Curve, aggregate

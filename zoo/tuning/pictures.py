@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.figures import COLOURS, new_figure, style_axes
+from hub.headless_figure import new_figure
+from zoo.figures import COLOURS, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
