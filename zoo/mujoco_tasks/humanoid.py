@@ -22,7 +22,8 @@ class Humanoid:
         self._physics = Physics(envs, for_each, contact_forces=True)
         self._observe = _Observations(envs)
         self._dt = env.dt
-        self._masses = [e.model.body_mass for e in envs]
+        masses = np.array([e.model.body_mass for e in envs])
+        self._masses, self._total_mass = masses, masses.sum(axis=1, keepdims=True)
         self._positions = [e.data.xipos for e in envs]
         self._qpos = [e.data.qpos for e in envs]
         self._ctrl = [e.data.ctrl for e in envs]
@@ -55,9 +56,8 @@ class Humanoid:
 
     def _centres_of_mass(self) -> Array:
         """Return the centres of mass by the sums of Gymnasium's ``mass_center``, in their order."""
-        masses = np.array(self._masses)
-        weighted = np.einsum("nb,nbj->nj", masses, np.array(self._positions))
-        centres: Array = weighted / masses.sum(axis=1, keepdims=True)
+        weighted = np.einsum("nb,nbj->nj", self._masses, np.array(self._positions))
+        centres: Array = weighted / self._total_mass
         return centres
 
 
