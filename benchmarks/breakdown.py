@@ -7,21 +7,24 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.training_rate import default_model
+from stable_baselines3.common.vec_env import VecEnv
 
 __all__ = ["PARTS", "time_parts"]
 
 PARTS = ("mj_step", "environments", "rollout", "policy update", "critic update", "rest")
 
 
-def time_parts(algo: str, env_id: str, n_timesteps: int) -> dict[str, float]:
-    """Return what each of :data:`PARTS` takes in our default configuration, on one thread.
+def time_parts(
+    make_model: Callable[[Callable[[VecEnv], VecEnv]], Any], n_timesteps: int
+) -> dict[str, float]:
+    """Return what each of :data:`PARTS` takes in a training on one thread.
 
     ``mj_step`` is all stepping of the physics, for the humanoids with the contact forces that
     Gymnasium computes; ``environments`` are observations, rewards and resets; ``rollout`` is
     acting, normalising, callbacks and advantages; ``rest`` is logging and the like.
 
-    :param algo: ``"npg"`` or ``"trpo"``.
+    :param make_model: makes the agent, NPG or TRPO; it is handed what to wrap its bare
+        :class:`zoo.mujoco_vec_env.MujocoVecEnv` in.
     :param n_timesteps: how long to train.
     """
     seconds: defaultdict[str, float] = defaultdict(float)
@@ -41,7 +44,7 @@ def time_parts(algo: str, env_id: str, n_timesteps: int) -> dict[str, float]:
         venv.step_wait = timed(venv.step_wait, "stepping")
         return venv
 
-    model = default_model(algo, env_id, 1, watched)
+    model = make_model(watched)
     for method, part in (
         ("collect_rollouts", "collecting"),
         ("_update_policy", "policy update"),

@@ -62,7 +62,10 @@ def on_cores(n_cores: int, measurement: Callable[[], Measured]) -> Callable[[], 
 
 
 def per_call_seconds(function: Callable[[], object], min_seconds: float = 0.2) -> float:
-    """Return the seconds of one call: the best of five batches, each long enough to time."""
+    """Return the seconds of one call: the best of five batches, each long enough to time.
+
+    Calls of several seconds are not repeated.
+    """
     function()
     n_calls = 1
     while True:
@@ -74,7 +77,7 @@ def per_call_seconds(function: Callable[[], object], min_seconds: float = 0.2) -
             break
         n_calls = max(n_calls + 1, int(n_calls * min_seconds / 5 / max(elapsed, 1e-9)))
     best = elapsed
-    for _ in range(4):
+    for _ in range(4 if elapsed < 10 * min_seconds else 0):
         start = time.perf_counter()
         for _ in range(n_calls):
             function()

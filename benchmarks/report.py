@@ -100,11 +100,13 @@ def _limits(content: dict[str, Any]) -> str:
 
 def _breakdown(content: dict[str, Any]) -> str:
     rows = []
-    for env_id, parts in content["tasks"].items():
+    for case, parts in content["cases"].items():
         medians = [part["median"] for part in parts.values()]
-        rows.append((env_id, *(f"{value:.1f}" for value in medians), f"{sum(medians):.0f}"))
-    names = next(iter(content["tasks"].values()))
-    return _table(("NPG on one core, µs per step", *names, "all"), rows)
+        total = sum(medians)
+        share = parts["mj_step"]["median"] / total
+        rows.append((case, *(f"{value:.1f}" for value in medians), f"{total:.0f}", f"{share:.2f}"))
+    names = next(iter(content["cases"].values()))
+    return _table(("one core, µs per step", *names, "all", "share of mj_step"), rows)
 
 
 def _updates(content: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ the machine alone meanwhile.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Callable
@@ -20,10 +21,12 @@ from benchmarks.memory import memory_growth, startup_seconds
 from benchmarks.physics import physics_rate, random_episodes, training_episodes
 from benchmarks.report import write_report
 from benchmarks.training_rate import (
+    default_model,
     default_rate,
     shared_a2c,
     shared_ppo,
     shared_trpo,
+    shared_trpo_model,
     tianshou,
 )
 from benchmarks.updates import NETWORKS, compare_updates
@@ -93,28 +96,33 @@ def limits(options: argparse.Namespace) -> None:
 
 def updates(options: argparse.Namespace) -> None:
     """Fisher product, CG solve and whole update, over batch sizes and networks."""
-    content: dict[str, Any] = {}
+    content = _kept("updates", "cases", options)
     for network in NETWORKS:
         for n_samples in (1024, 2048, 4096, 16384, 65536):
-            runs = [compare_updates(n_samples, network) for _ in range(options.repeats)]
             key = f"{network}, N={n_samples}"
+            if options.cases and key not in options.cases:
+                continue
+            runs = [compare_updates(n_samples, network) for _ in range(options.repeats)]
             content[key] = summary({name: [run[name] for run in runs] for name in runs[0]})
             _say(f"updates: {key}")
             save("updates", {"unit": "seconds per call", "cases": content})
 
 
 def breakdown(options: argparse.Namespace) -> None:
-    """Where the time of NPG's default goes, part by part, on one core."""
+    """Where the time of a training goes, part by part, on one core."""
+    n = int(40_000 * options.scale)
+    cases: dict[str, Callable[..., Any]] = {
+        f"NPG, {env_id}": functools.partial(default_model, "npg", env_id, 1)
+        for env_id in ("Walker2d-v4", "HalfCheetah-v4", "Humanoid-v4")
+    }
+    cases[f"TRPO as sb3-contrib, {ENV_ID}"] = functools.partial(shared_trpo_model, ENV_ID)
     content: dict[str, Any] = {}
-    for env_id in ("Walker2d-v4", "HalfCheetah-v4", "Humanoid-v4"):
-        n = int(20_000 * options.scale)
-        runs = [
-            on_cores(1, lambda env_id=env_id, n=n: time_parts("npg", env_id, n))()
-            for _ in range(options.repeats)
-        ]
-        content[env_id] = summary({part: [run[part] for run in runs] for part in PARTS})
-        _say(f"breakdown: {env_id}")
-        save("breakdown", {"unit": "microseconds per environment step", "tasks": content})
+    for case, make_model in cases.items():
+        measure = on_cores(1, functools.partial(time_parts, make_model, n))
+        runs = [measure() for _ in range(options.repeats)]
+        content[case] = summary({part: [run[part] for run in runs] for part in PARTS})
+        _say(f"breakdown: {case}")
+        save("breakdown", {"unit": "microseconds per environment step", "cases": content})
 
 
 def scaling(options: argparse.Namespace) -> None:
@@ -196,7 +204,8 @@ def main() -> None:
         "--cases",
         nargs="+",
         metavar="NAME",
-        help="only these algorithms of `peers`, tasks of `limits`; other results are kept",
+        help="only these algorithms of `peers`, tasks of `limits`, rows of `updates`; "
+        "other results are kept",
     )
     parser.add_argument("--repeats", type=int, default=3, help="default 3")
     parser.add_argument("--scale", type=float, default=1.0, help="length of the runs; default 1")

@@ -28,6 +28,7 @@ __all__ = [
     "shared_a2c",
     "shared_ppo",
     "shared_trpo",
+    "shared_trpo_model",
     "tianshou",
 ]
 
@@ -41,6 +42,11 @@ PEER_TRPO: dict[str, Any] = {
     "target_kl": 0.01,
     "cg_damping": 0.1,
     "n_critic_updates": 20,
+}
+_OURS_AS_PEER = PEER_TRPO | {
+    "cg_max_iters": 25,
+    "line_search_max_backtracks": 9,
+    "line_search_accept_ratio": 0.0,
 }
 
 
@@ -101,15 +107,21 @@ def rate_of(
 
 def shared_trpo(env_id: str, n_timesteps: int) -> dict[str, Callable[[], float]]:
     """Return ours and sb3-contrib's TRPO with identical hyperparameters (2 environments)."""
-    ours = PEER_TRPO | {
-        "cg_max_iters": 25,
-        "line_search_max_backtracks": 9,
-        "line_search_accept_ratio": 0.0,
-    }
     peer = rate_of(
         sb3_contrib.TRPO, env_id, 2, n_timesteps, torch_threads=None, cg_max_steps=25, **PEER_TRPO
     )
-    return _ours(agents.TRPO, env_id, 2, n_timesteps, ours) | {"sb3-contrib": peer}
+    return _ours(agents.TRPO, env_id, 2, n_timesteps, _OURS_AS_PEER) | {"sb3-contrib": peer}
+
+
+def shared_trpo_model(env_id: str, wrapper: Callable[[VecEnv], VecEnv]) -> Any:
+    """Return our TRPO with sb3-contrib's hyperparameters, everything on one thread.
+
+    :param wrapper: around the bare environments.
+    """
+    torch.set_num_threads(1)
+    env = VecMonitor(wrapper(make_vec_env(env_id, 2, 0, "mujoco", None, 1)))
+    normalized = RolloutNormalize(env, PEER_TRPO["n_steps"])
+    return agents.TRPO("MlpPolicy", normalized, seed=0, device="cpu", **_OURS_AS_PEER)
 
 
 def shared_ppo(env_id: str, n_timesteps: int) -> dict[str, Callable[[], float]]:
