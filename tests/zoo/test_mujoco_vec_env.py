@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from agents.errors import ConfigError
 from hub.env_ids import MUJOCO_TASKS
 from hub.gym_env import make_gym_env
 from zoo.agent_file import load_agent_file
+from zoo.mujoco_tasks import OneByOne
+from zoo.mujoco_tasks.planar import PlanarRunner
 from zoo.mujoco_vec_env import MujocoVecEnv
 from zoo.train import main
 
@@ -132,9 +136,21 @@ def test_it_trains_as_gymnasium_one_by_one_does(tmp_path):
 
 def test_threads_are_taken_only_where_they_pay(monkeypatch):
     monkeypatch.setattr(zoo.mujoco_vec_env, "_available_cores", lambda: 4)
-    cores = {}
-    for env_id, n_envs in (("InvertedPendulum-v4", 2), ("Humanoid-v4", 32)):
+    tasks = {"InvertedPendulum-v4": 2, "Pusher-v5": 2, "Humanoid-v4": 32}
+    numbers = {}
+    for env_id, n_envs in tasks.items():
+        before = threading.active_count()
         env = MujocoVecEnv(env_id, n_envs)
-        cores[env_id] = env._n_threads
+        numbers[env_id] = 1 + threading.active_count() - before
         env.close()
-    assert cores == {"InvertedPendulum-v4": 1, "Humanoid-v4": 4}
+    assert numbers == {"InvertedPendulum-v4": 1, "Pusher-v5": 1, "Humanoid-v4": 4}
+
+
+def test_physics_alone_pays_for_a_thread_sooner_than_gymnasium_s_steps(monkeypatch):
+    monkeypatch.setattr(zoo.mujoco_vec_env, "_available_cores", lambda: 4)
+    seconds = itertools.cycle([0.0, 20e-6])  # before and after each step of the physics
+    monkeypatch.setattr(zoo.mujoco_vec_env.time, "perf_counter", lambda: next(seconds))
+    envs = [make_gym_env("Reacher-v4").unwrapped] * 16  # 320 µs
+    physics = PlanarRunner([make_gym_env("HalfCheetah-v4").unwrapped], None)
+    assert zoo.mujoco_vec_env._threads_that_pay(envs, physics) == 2
+    assert zoo.mujoco_vec_env._threads_that_pay(envs, OneByOne(envs, None)) == 1
