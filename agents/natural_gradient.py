@@ -199,17 +199,21 @@ class NaturalGradientAlgorithm(OnPolicyAgent):
         return NaturalStep(start, gradient, cg.solution, cg.curvature, self._target_kl_now(), cg)
 
     def _target_kl_now(self) -> float:
-        """Return ``δ`` of this update.
+        """Return ``δ`` of this update."""
+        return self._value_now("target_kl", self._target_kl_schedule)
+
+    def _value_now(self, name: str, schedule: Schedule) -> float:
+        """Return what the ``schedule`` of the parameter ``name`` gives at this update.
 
         :raises ConfigError: the schedule gave a negative number or none at all.
         """
-        target_kl = float(self._target_kl_schedule(self._current_progress_remaining))
-        if not 0.0 <= target_kl < math.inf:
+        value = float(schedule(self._current_progress_remaining))
+        if not 0.0 <= value < math.inf:
             raise ConfigError(
-                f"The schedule of target_kl gave {target_kl} at remaining progress "
+                f"The schedule of {name} gave {value} at remaining progress "
                 f"{self._current_progress_remaining:.3g}; it must not be negative."
             )
-        return target_kl
+        return value
 
     @abstractmethod
     def _choose_parameters(self, surrogate: Surrogate, step: NaturalStep) -> PolicyUpdate:

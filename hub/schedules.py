@@ -43,6 +43,7 @@ SCHEDULE_KEYS = frozenset(
         "critic_learning_rate",
         "learning_rate",
         "secondary_learning_rate",
+        "step_size",
         "target_kl",
     }
 )

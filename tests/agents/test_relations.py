@@ -192,6 +192,18 @@ def test_npg_with_constant_step_size_is_kakades(step_size: float) -> None:
     assert update.step_size == step_size
 
 
+def test_npg_step_size_follows_its_schedule() -> None:
+    npg = make(NPG, step_size=lambda progress: 0.1 * progress).learn(4 * 128)
+    assert [update.step_size for _, update in history(npg)] == pytest.approx(
+        [0.1 * 3 / 4, 0.05, 0.025, 0]
+    )
+
+
+def test_npg_refuses_a_schedule_of_negative_step_sizes() -> None:
+    with pytest.raises(ConfigError, match=r"schedule of step_size gave -0\.1"):
+        make(NPG, step_size=lambda _: -0.1).learn(128)
+
+
 def test_npg_steps_have_the_length_of_the_quadratic_model() -> None:
     npg = make(NPG, target_kl=0.002)
     npg.learn(4 * 128)
