@@ -68,6 +68,9 @@ def load_agent_file(path: Path) -> AgentFile:
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # without it, a member with a damaged name counts as absent
+            if damaged is not None:
+                raise zipfile.BadZipFile(f"Bad member {damaged!r}")
             names = set(archive.namelist())
             parameters = {
                 name.removesuffix(".pth"): _load_state_dict(archive.read(name))

@@ -90,6 +90,18 @@ def test_flipped_bits_are_noticed_or_harmless(path, model):
     assert noticed > 20
 
 
+@pytest.mark.parametrize("member", [b"training_state.json", b"normalizer.safetensors"])
+@pytest.mark.parametrize("place", ["the member's own header", "the directory of the archive"])
+def test_a_damaged_name_does_not_make_a_member_absent(path, member, place):
+    content = path.read_bytes()
+    find = content.index if place == "the member's own header" else content.rindex
+    damaged = bytearray(content)
+    damaged[find(member)] ^= 0x10
+    path.write_bytes(damaged)
+    with pytest.raises(RunFolderError, match="is corrupted"):
+        load_agent_file(path)
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(RunFolderError, match="There is no"):
         load_agent_file(tmp_path / "none.zip")

@@ -12,7 +12,7 @@ from stable_baselines3.common.env_util import make_vec_env
 
 from agents.errors import ConfigError, UnknownName
 from agents.npg import NPG
-from hub.schedules import Exponential, Linear
+from hub.schedules import Linear
 from zoo.config import RunConfig, resolve_config
 
 
@@ -159,7 +159,7 @@ def test_agent_kwargs_build_the_agent() -> None:
 def test_agent_kwargs_build_a_natural_gradient_agent() -> None:
     config = resolve_config("npg", "InvertedPendulum-v4", n_envs=2)
     kwargs = config.agent_kwargs()
-    assert kwargs["target_kl"] == Exponential(0.02, 0.0005)
+    assert kwargs["step_size"] == Linear(0.3, 0.0)
     agent = NPG(config.policy, "Pendulum-v1", seed=1, device=config.device, **kwargs)
     assert agent.n_steps == 128
     assert agent.policy.log_std.detach().tolist() == [-0.5]
