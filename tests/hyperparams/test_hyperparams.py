@@ -49,7 +49,7 @@ ENTRIES = [
 ]
 
 # What would silently be a different algorithm if it changed.
-PUBLISHED = [
+SHIPPED = [
     ("trpo", "HalfCheetah-v4", "target_kl", 0.04),
     ("trpo", "Hopper-v5", "gamma", 0.995),
     ("npg", "Swimmer-v4", "gamma", 0.9995),
@@ -119,8 +119,8 @@ def test_v5_shares_the_values_of_v4(algo: str, task: str) -> None:
     assert resolve(algo, f"{task}-v5") == resolve(algo, f"{task}-v4")
 
 
-@pytest.mark.parametrize(("algo", "env_id", "key", "value"), PUBLISHED)
-def test_published_values(algo: str, env_id: str, key: str, value: object) -> None:
+@pytest.mark.parametrize(("algo", "env_id", "key", "value"), SHIPPED)
+def test_shipped_values(algo: str, env_id: str, key: str, value: object) -> None:
     assert resolve(algo, env_id).agent[key] == value
 
 
