@@ -35,6 +35,10 @@ from hub.env_ids import MUJOCO_TASKS
 ENV_ID = "Walker2d-v4"
 UNIT = "environment steps per second"
 SLOW = ("Ant", "Humanoid", "HumanoidStandup", "Pusher")
+PEER_CASES = ("TRPO", "PPO", "A2C", "NPG as in Tianshou", "TRPO as in Tianshou")
+LIMIT_CASES = tuple(f"{task}-v5" if task == "Pusher" else f"{task}-v4" for task in MUJOCO_TASKS)
+UPDATE_BATCHES = (1024, 2048, 4096, 16384, 65536)
+UPDATE_CASES = tuple(f"{network}, N={n}" for network in NETWORKS for n in UPDATE_BATCHES)
 
 
 def _kept(section: str, key: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -76,11 +80,10 @@ def peers(options: argparse.Namespace) -> None:
 def limits(options: argparse.Namespace) -> None:
     """Our default configurations against MuJoCo's own stepping, on one and two cores."""
     content = _kept("limits", "tasks", options)
-    for task in MUJOCO_TASKS:
-        env_id = f"{task}-v5" if task == "Pusher" else f"{task}-v4"
+    for env_id in LIMIT_CASES:
         if options.cases and env_id not in options.cases:
             continue
-        n = int((10_000 if task in SLOW else 30_000) * options.scale)
+        n = int((10_000 if env_id.startswith(SLOW) else 30_000) * options.scale)
         random, trained = random_episodes(env_id, n // 2), training_episodes("npg", env_id, n)
         subjects = {
             "random physics, 1 core": on_cores(1, physics_rate(env_id, random)),
@@ -98,7 +101,7 @@ def updates(options: argparse.Namespace) -> None:
     """Fisher product, CG solve and whole update, over batch sizes and networks."""
     content = _kept("updates", "cases", options)
     for network in NETWORKS:
-        for n_samples in (1024, 2048, 4096, 16384, 65536):
+        for n_samples in UPDATE_BATCHES:
             key = f"{network}, N={n_samples}"
             if options.cases and key not in options.cases:
                 continue
@@ -183,6 +186,14 @@ def _measured(
     return summary(values)
 
 
+def _check_cases(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse a case that no section has: it would measure nothing."""
+    allowed = {*PEER_CASES, *LIMIT_CASES, *UPDATE_CASES}
+    unknown = [case for case in args.cases or [] if case not in allowed]
+    if unknown:
+        parser.error(f"unknown --cases {unknown}; allowed: {', '.join(sorted(allowed))}")
+
+
 SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "peers": peers,
     "limits": limits,
@@ -216,6 +227,7 @@ def main() -> None:
         help="interpreter that has Tianshou 2; without it Tianshou is left out",
     )
     args = parser.parse_args()
+    _check_cases(parser, args)
     for name in args.only or [*SECTIONS, "report"]:
         if name == "report":
             write_report()

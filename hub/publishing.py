@@ -48,6 +48,7 @@ class Wishes:
     """What whoever pushes asks for.
 
     :param video: record the first episode of the evaluation.
+    :param preview: only its first seconds, in a quarter of a megabyte.
     :param rl_zoo: also write the files that RL Zoo reads.
     :param license: of the agent, an SPDX name.
     :param episodes: of the evaluation, if the bundle has none yet.
@@ -55,6 +56,7 @@ class Wishes:
     """
 
     video: bool = False
+    preview: bool = False
     rl_zoo: bool = False
     license: str | None = None
     episodes: int = 100
@@ -150,7 +152,8 @@ def _with_video(bundle: Bundle, wishes: Wishes) -> Bundle:
         return bundle
     say("recording the first episode …")
     video = bundle.path.with_name("replay.mp4")
-    _command("zoo.record", str(bundle.path), ["-o", str(video), "-P"], wishes)
+    options = ["-o", str(video), "-P", *(["--preview"] if wishes.preview else [])]
+    _command("zoo.record", str(bundle.path), options, wishes)
     return bundle.with_files({"replay.mp4": video})
 
 

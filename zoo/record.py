@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from agents.errors import ConfigError, MissingDependency
+from agents.errors import ConfigError
 from hub.episodes import PlayedEpisode, play_episode
 from hub.rendering import (
     drawing_errors,
@@ -29,30 +26,36 @@ from hub.rendering import (
 from hub.seeding import evaluation_seeds
 from zoo.cli import execute, make_parser
 from zoo.trained import TrainedAgent, add_agent_arguments, load_trained
+from zoo.video_file import (
+    MAX_GIF_FPS,
+    SUFFIXES,
+    FrameWriter,
+    check_imageio,
+    check_writable,
+    video_writer,
+)
 
 __all__ = ["main"]
 
-SUFFIXES = (".mp4", ".gif")
-MAX_GIF_FPS = 25
-"""Viewers slow a faster GIF down."""
 DEFAULT_FPS = 30
 """Of an environment that does not say."""
+
+PREVIEW_SECONDS = 8
+PREVIEW_FPS = 20
+PREVIEW_SIZE = "240x240"
+PREVIEW_BIT_RATE = 240_000
+"""Eight seconds of it are a quarter of a megabyte, which a page or a checkout can afford."""
+
 _EXAMPLES = """\
 examples:
   python -m zoo.record logs/npg/Walker2d-v4_1 -o replay.mp4
   python -m zoo.record logs/npg/Walker2d-v4_1 -o replay.gif --max-steps 250 --size 320x240
   python -m zoo.record logs/npg/Walker2d-v4_1 -o best.mp4 --checkpoint best --episodes 3
+  python -m zoo.record npg-Hopper-v4 -o small.mp4 --preview    # 8 seconds, 250 KB
 
 The first episode of --seed 0 is the first one of the evaluation that ended the training. The video
 runs at the speed of the simulation. No display is needed; docs/rendering.md says what is.
 """
-
-
-class Writer(Protocol):
-    """What imageio returns."""
-
-    def append_data(self, im: Any) -> None:
-        """Add a frame of shape ``(height, width, 3)``."""
 
 
 @dataclass
@@ -66,7 +69,7 @@ class _Camera:
     """
 
     env: gym.Env[Any, Any]
-    writer: Writer
+    writer: FrameWriter
     env_fps: int
     fps: int
     n_seen: int = 0
@@ -100,6 +103,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--size", metavar="WxH", help="pixels (MuJoCo only; default: the environment's)"
     )
+    parser.add_argument(
+        "--preview",
+        action="store_true",
+        help=f"a small .mp4 of about 250 KB: at most {PREVIEW_SECONDS} seconds of each episode, "
+        f"{PREVIEW_FPS} frames per second, {PREVIEW_SIZE} (MuJoCo); other flags have precedence",
+    )
     parser.add_argument("-P", "--no-progress", action="store_true", help="no progress bar")
     return parser
 
@@ -108,17 +117,20 @@ def _run(args: argparse.Namespace) -> None:
     _check(args)
     seeds = evaluation_seeds(args.seed, args.episodes)
     size = _size(args.size)
-    imageio = _imageio()
+    check_imageio()
     prepare_rendering()
     with drawing_errors():
         agent = load_trained(args.agent, args.checkpoint, packages=args.gym_packages)
     torch.set_num_threads(agent.n_threads)
     torch.manual_seed(seeds[0])
-    env = _make_env(agent, size)
+    env = _make_preview_env(agent) if args.preview and not size else _make_env(agent, size)
     try:
         env_fps = int(env.metadata.get("render_fps") or DEFAULT_FPS)
         fps = _fps(args, env_fps)
-        with _writer(imageio, args.output, fps) as writer, drawing_errors():
+        if args.preview and args.max_steps is None:
+            args.max_steps = PREVIEW_SECONDS * env_fps
+        bit_rate = PREVIEW_BIT_RATE if args.preview else None
+        with video_writer(args.output, fps, bit_rate) as writer, drawing_errors():
             camera = _Camera(env, writer, env_fps, fps)
             episodes = _play(args, agent, env, seeds, camera)
     finally:
@@ -136,8 +148,12 @@ def _check(args: argparse.Namespace) -> None:
     for flag, number in (("--fps", args.fps), ("--max-steps", args.max_steps)):
         if number is not None and number < 1:
             raise ConfigError(f"{flag} {number} must be at least 1; leave it out for all.")
-    with _temporary(args.output) as temporary:
-        temporary.touch()
+    if args.preview and args.output.suffix.lower() == ".gif":
+        raise ConfigError(
+            "--preview is for .mp4: a GIF of that length is ten times as large. "
+            f"Type: -o {args.output.with_suffix('.mp4')}"
+        )
+    check_writable(args.output)
 
 
 def _size(text: str | None) -> dict[str, int]:
@@ -162,7 +178,17 @@ def _fps(args: argparse.Namespace, env_fps: int) -> int:
             f"--fps {args.fps} is too fast: this environment in {args.output.suffix} has 1 … "
             f"{highest} frames per second. Type: --fps {highest}"
         )
-    return int(args.fps or highest)
+    usual = min(PREVIEW_FPS, highest) if args.preview else highest
+    return int(args.fps or usual)
+
+
+def _make_preview_env(agent: TrainedAgent) -> gym.Env[Any, Any]:
+    """Return an environment that draws small frames, if its frames have no fixed size."""
+    env = make_drawn_env(agent.env_id, agent.env_kwargs, "rgb_array")
+    if not is_mujoco_env(env):
+        return env
+    env.close()
+    return _make_env(agent, _size(PREVIEW_SIZE))
 
 
 def _make_env(agent: TrainedAgent, size: dict[str, int]) -> gym.Env[Any, Any]:
@@ -217,60 +243,6 @@ def _summary(path: Path, episodes: Sequence[PlayedEpisode]) -> str:
         f"return {np.mean(returns):.1f}{spread}, "
         f"{sum(episode.length for episode in episodes)} steps{cut}"
     )
-
-
-def _imageio() -> Any:
-    try:
-        importlib.import_module("imageio_ffmpeg")
-        return importlib.import_module("imageio.v2")
-    except ImportError as error:
-        raise MissingDependency(
-            f"Recording needs imageio and imageio-ffmpeg ({error}). "
-            "Type: pip install 'natural-zoo[record]'"
-        ) from error
-
-
-@contextmanager
-def _writer(imageio: Any, path: Path, fps: int) -> Iterator[Writer]:
-    """Open a video that appears under its name when it is complete."""
-    if path.suffix.lower() == ".gif":
-        options: dict[str, Any] = {"duration": 1000 / fps, "loop": 0}
-    else:
-        options = {
-            "format": "FFMPEG",
-            "fps": fps,
-            "codec": "libx264",
-            "quality": 7,
-            "macro_block_size": 2,  # what yuv420p needs; the default of 16 would stretch frames
-            "output_params": ["-movflags", "+faststart"],  # plays while it loads
-            "ffmpeg_log_level": "error",
-        }
-    with _temporary(path) as temporary:
-        with imageio.get_writer(temporary, mode="I", **options) as writer:
-            yield writer
-        temporary.replace(path)
-
-
-@contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    """Give a name beside ``path`` and leave nothing under it.
-
-    :raises ConfigError: nothing can be written there.
-    """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix.lower()}")
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(None, "it is a folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-    except OSError as error:
-        reason = error.strerror or str(error).strip().splitlines()[-1]
-        raise ConfigError(
-            f"Cannot write {path}: {reason}. Free space or choose another file with -o."
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 if __name__ == "__main__":

@@ -85,6 +85,23 @@ def test_a_gif_keeps_the_speed_of_the_simulation_with_fewer_frames(
 
 @pytest.mark.render
 @pytest.mark.usefixtures("graphics")
+def test_a_preview_is_small_and_short(
+    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "PREVIEW_SECONDS", 1)
+    path = tmp_path / "small.mp4"
+    assert record.main([str(trained_run), "-o", str(path), "--preview", "--max-steps", "5"]) == 0
+    assert len(frames_of(path)[0]) == 5  # of six that are 0.2 s at 25 a second
+    assert record.main([str(trained_run), "-o", str(path), "--preview", "-P"]) == 0
+    frames, fps = frames_of(path)
+    length = min(first_episode(trained_run)[1], 25)
+    assert len(frames) == 1 + length * 20 // 25
+    assert fps == 20
+    assert {frame.shape for frame in frames} == {(240, 240, 3)}
+
+
+@pytest.mark.render
+@pytest.mark.usefixtures("graphics")
 def test_a_failed_recording_leaves_the_old_file(
     trained_run: Path,
     tmp_path: Path,
@@ -116,6 +133,7 @@ def test_a_failed_recording_leaves_the_old_file(
         (["-o", "{tmp}/a.mp4", "--size", "big"], "--size big must be WIDTHxHEIGHT"),
         (["-o", "{tmp}/a.mp4", "--size", "33x32"], "two even numbers"),
         (["-o", "{tmp}/a.mp4", "--episodes", "0"], "episodes=0 must be in 1"),
+        (["-o", "{tmp}/a.gif", "--preview"], "Type: -o {tmp}/a.mp4"),
         (["-o", "{tmp}/a.mp4"], "Unknown agent 'nowhere'."),
     ],
 )
@@ -127,7 +145,7 @@ def test_mistakes_are_one_line(
     assert record.main(["nowhere", *argv]) == 1
     error = capsys.readouterr().err.splitlines()
     assert len(error) == 1
-    assert message in error[0]
+    assert message.replace("{tmp}", str(tmp_path)) in error[0]
     assert [p.name for p in tmp_path.iterdir()] == ["folder.mp4"]
 
 

@@ -45,13 +45,15 @@ def publish_median(row: Row, places: Places, target: Path, wishes: Wishes) -> tu
     :param row: all seeds of an algorithm on a task.
     :param places: where the runs are.
     :param target: folder of the bundles.
-    :param wishes: a video of more than :data:`MAX_VIDEO_BYTES` is left out.
+    :param wishes: a video of more than :data:`MAX_VIDEO_BYTES` is left out; one that is there
+        already without the video that is wished for is written again.
     :return: the bundle, and whether it was written now.
     :raises ConfigError: the run folder is gone, or holds another agent than the recorded one.
     """
     result = median_result(row)
     path = target / default_name(row.algo, row.env_id)
-    if _holds(path, result):
+    is_filmed = (path / _VIDEO).is_file()
+    if _holds(path, result) and (is_filmed or not wishes.video):
         return path, False
     run = places.run(result.cell)
     if not _holds(run.bundle, result):

@@ -148,3 +148,25 @@ def test_large_videos_are_left_out(
     assert _publish(campaign, tmp_path / "pretrained", "--video") == 0
     bundle = Bundle.open(tmp_path / "pretrained" / "npg-CartPole-v1")
     assert ("replay.mp4" in bundle.files) is kept
+
+
+def test_a_video_is_added_to_an_agent_that_is_there(
+    campaign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, filmed = publication.prepare_publication, []
+
+    def with_video(bundle: Path, wishes: Wishes, **kwargs: object) -> Publication:
+        assert (wishes.video, wishes.preview) == (True, True)
+        copy = tmp_path / "bundle"
+        shutil.copytree(bundle, copy)
+        Bundle.open(copy).with_files({"replay.mp4": b"film"})
+        filmed.append(bundle)
+        return original(copy, Wishes(), **kwargs)  # type: ignore[arg-type]
+
+    assert _publish(campaign, tmp_path / "pretrained") == 0
+    monkeypatch.setattr(publication, "prepare_publication", with_video)
+    for _ in range(2):
+        assert _publish(campaign, tmp_path / "pretrained", "--video") == 0
+    bundle = Bundle.open(tmp_path / "pretrained" / "npg-CartPole-v1")
+    assert bundle.read("replay.mp4") == b"film"
+    assert len(filmed) == 1

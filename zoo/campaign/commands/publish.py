@@ -35,7 +35,9 @@ def make_publish_parser() -> argparse.ArgumentParser:
     )
     add_choice(parser)
     parser.add_argument(
-        "--video", action="store_true", help="film an episode; kept if it is small enough"
+        "--video",
+        action="store_true",
+        help="film the first seconds of an episode, also of agents that are there without",
     )
     parser.add_argument(
         "--to",
@@ -51,11 +53,12 @@ def make_publish_parser() -> argparse.ArgumentParser:
 def publish(args: argparse.Namespace) -> None:
     """Write a bundle per row; what cannot be written is told at the end."""
     places = Places(args.output, args.log_folder)
+    wishes = Wishes(video=args.video, preview=True)
     rows = gather(selected(load_results(places), args.algos, args.envs))
     problems = []
     for row in rows:
         try:
-            path, is_new = publish_median(row, places, args.to, Wishes(video=args.video))
+            path, is_new = publish_median(row, places, args.to, wishes)
         except NaturalZooError as error:
             problems.append(f"{row.algo} {row.env_id}: {error}")
             continue
