@@ -54,7 +54,7 @@ class Report:
         )
         self.document = (
             f"# Results\n\nMean ± standard deviation over seeds of the final agent's mean return; "
-            f"bold is above the best published.\n\n{self.overview}\n\n{self.details}\n"
+            f"bold is at or above the best published.\n\n{self.overview}\n\n{self.details}\n"
         )
 
     def write(self, folder: Path) -> list[Path]:

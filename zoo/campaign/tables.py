@@ -15,11 +15,13 @@ __all__ = ["aggregate_table", "detail_tables", "overview_table", "protocols", "p
 
 
 def overview_table(rows: Sequence[Row]) -> str:
-    """Return a table of tasks × algorithms; bold is above the published bar.
+    """Return a table of tasks × algorithms; bold is at or above the published bar.
 
+    A mean over fewer seeds than the other cells' says so.
     An algorithm has a column of published numbers if there is one for any of its tasks.
     """
     by_key = {(row.algo, row.env_id): row for row in rows}
+    n_seeds = max(len(row.finished) + len(row.failed) for row in rows)
     columns = {row.algo: False for row in sorted(rows, key=lambda row: row.algo)}
     for row in rows:
         columns[row.algo] |= best_bar(row.algo, row.env_id) is not None
@@ -31,7 +33,9 @@ def overview_table(rows: Sequence[Row]) -> str:
         cells = [env_id]
         for algo, published in columns.items():
             bar = best_bar(algo, env_id)
-            cells += [_mean(by_key.get((algo, env_id)), bar), *[_short(bar, algo)] * published]
+            row = by_key.get((algo, env_id))
+            mean = _mean(row, bar) + _fewer_seeds(row, n_seeds)
+            cells += [mean, *[_short(bar, algo)] * published]
         lines.append(_line(cells))
     return "\n".join([*lines, *_notes(rows)])
 
@@ -129,8 +133,15 @@ def _mean(row: Row | None, bar: Bar | None) -> str:
         return "failed" if row is not None else "–"
     mean, std = mean_and_std(row.returns)
     text = number(mean) + ("" if std is None else f" ± {number(std, mean)}")
-    text = f"**{text}**" if bar is not None and mean > bar.value else text
+    text = f"**{text}**" if bar is not None and mean >= bar.value else text
     return text + (" †" if row.failed else "")
+
+
+def _fewer_seeds(row: Row | None, n_seeds: int) -> str:
+    """Return how many seeds a mean is of, where it is of fewer than the others."""
+    if row is None or not row.finished or len(row.finished) + len(row.failed) == n_seeds:
+        return ""
+    return f" ({len(row.finished)} seed{'s' * (len(row.finished) > 1)})"
 
 
 def _title(algo: str) -> str:
