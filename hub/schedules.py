@@ -42,6 +42,7 @@ SCHEDULE_KEYS = frozenset(
         "clip_range_vf",
         "critic_learning_rate",
         "learning_rate",
+        "max_step_size",
         "secondary_learning_rate",
         "step_size",
         "target_kl",

@@ -54,6 +54,7 @@ def test_constructor_parameters_include_those_of_the_template() -> None:
     assert npg["target_kl"].default == 0.01
     assert trpo["line_search_shrink"].default == 0.8
     assert "step_size" not in trpo
+    assert trpo["max_step_size"].default is None
     assert "line_search_shrink" not in npg
     assert {"policy", "env", "seed", "cg_damping"} <= set(npg)
     assert not {"self", "kwargs"} & set(npg)

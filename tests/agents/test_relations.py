@@ -204,6 +204,32 @@ def test_npg_refuses_a_schedule_of_negative_step_sizes() -> None:
         make(NPG, step_size=lambda _: -0.1).learn(128)
 
 
+def test_trpo_steps_within_its_limit_are_kakades_and_within_the_region_are_its_own() -> None:
+    """Whichever of the two is shorter is the first candidate, bit for bit."""
+    kakade = make(NPG, step_size=1e-3).learn(4 * 128)
+    short = make(TRPO, max_step_size=1e-3).learn(4 * 128)
+    assert all(update.n_backtracks == 0 for _, update in history(short))
+    assert torch.equal(actor(short), actor(kakade))
+    free, long = make(TRPO).learn(4 * 128), make(TRPO, max_step_size=1e3).learn(4 * 128)
+    assert torch.equal(actor(long), actor(free))
+
+
+def test_the_limit_of_trpo_steps_follows_its_schedule() -> None:
+    trpo = make(TRPO, max_step_size=lambda progress: 0.01 * progress).learn(4 * 128)
+    assert [update.step_size for _, update in history(trpo)] == pytest.approx(
+        [0.01 * 3 / 4, 0.005, 0.0025, 0]
+    )
+    with pytest.raises(ConfigError, match=r"schedule of max_step_size gave -0\.1"):
+        make(TRPO, max_step_size=lambda _: -0.1).learn(128)
+
+
+def test_trpo_steps_within_its_limit_keep_the_bound() -> None:
+    trpo = make(TRPO, max_step_size=0.5, target_kl=0.001).learn(6 * 128)
+    updates = history(trpo)
+    assert any(step.trust_region_scale < 0.5 for step, _ in updates)
+    assert all(update.mean_kl <= 0.001 for _, update in updates)
+
+
 def test_npg_steps_have_the_length_of_the_quadratic_model() -> None:
     npg = make(NPG, target_kl=0.002)
     npg.learn(4 * 128)
@@ -262,6 +288,9 @@ def test_npg_skips_a_step_whose_surrogate_is_not_finite() -> None:
         (NPG, "step_size", -0.1),
         (NPG, "step_size", float("nan")),
         (NPG, "step_size", float("inf")),
+        (TRPO, "max_step_size", 0.0),
+        (TRPO, "max_step_size", float("nan")),
+        (TRPO, "max_step_size", float("inf")),
         (TRPO, "line_search_max_backtracks", -1),
         (TRPO, "line_search_shrink", 0.0),
         (TRPO, "line_search_shrink", 1.0),

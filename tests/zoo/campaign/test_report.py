@@ -40,8 +40,10 @@ def test_overview(make_results) -> None:  # type: ignore[no-untyped-def]
     assert overview_table(gather(results)).splitlines() == [
         "| task | NPG | published | TRPO | published |",
         "| --- | ---: | ---: | ---: | ---: |",
-        "| Reacher-v4 | **-4.50 ± 0.71** (2 seeds) | -4.50 (Tianshou) | – | -4.82 (OpenAI Baselines) |",
-        "| Walker2d-v4 | **4000 ± 1000** | 2503 (Tianshou) | 1000 † (1 seed) | 4502 (sb3-contrib) |",
+        "| Reacher-v4 | **-4.50 ± 0.71** (2 seeds) | -4.50 (Tianshou) "
+        "| – | -4.82 (OpenAI Baselines) |",
+        "| Walker2d-v4 | **4000 ± 1000** | 2503 (Tianshou) "
+        "| 1000 † (1 seed) | 4502 (sb3-contrib) |",
         "",
         "† Mean over the seeds that finished. Failed: trpo Walker2d-v4 seed 101000: no memory",
     ]
