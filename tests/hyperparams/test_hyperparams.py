@@ -124,11 +124,9 @@ def test_shipped_values(algo: str, env_id: str, key: str, value: object) -> None
     assert resolve(algo, env_id).agent[key] == value
 
 
-@pytest.mark.parametrize(
-    ("algo", "key", "end"), [("npg", "step_size", 0.0), ("trpo", "target_kl", 1e-6)]
-)
+@pytest.mark.parametrize(("algo", "key"), [("npg", "step_size"), ("trpo", "max_step_size")])
 @pytest.mark.parametrize("task", ["InvertedPendulum-v4", "InvertedDoublePendulum-v5"])
-def test_pendulums_end_with_smaller_steps(algo: str, key: str, end: float, task: str) -> None:
+def test_pendulums_end_with_smaller_steps(algo: str, key: str, task: str) -> None:
     schedule = build_agent_kwargs(resolve(algo, task).agent)[key]
-    assert schedule(1.0) > 1000 * end
-    assert schedule(0.0) == end
+    assert schedule(1.0) in (0.3, 0.1)
+    assert schedule(0.0) == 0.0
