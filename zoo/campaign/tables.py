@@ -33,8 +33,8 @@ def overview_table(rows: Sequence[Row]) -> str:
         cells = [env_id]
         for algo, published in columns.items():
             bar = best_bar(algo, env_id)
-            row = by_key.get((algo, env_id))
-            mean = _mean(row, bar) + _fewer_seeds(row, n_seeds)
+            cell = by_key.get((algo, env_id))
+            mean = _mean(cell, bar) + _fewer_seeds(cell, n_seeds)
             cells += [mean, *[_short(bar, algo)] * published]
         lines.append(_line(cells))
     return "\n".join([*lines, *_notes(rows)])
