@@ -22,7 +22,8 @@ ALL = [Constant(0.2), Linear(0.1, 0.02), Exponential(0.02, 0.001)]
 
 def test_keys_that_may_be_schedules() -> None:
     rates = {"learning_rate", "critic_learning_rate", "secondary_learning_rate"}
-    assert rates | {"clip_range", "clip_range_vf", "step_size", "target_kl"} == SCHEDULE_KEYS
+    sizes = {"clip_range", "clip_range_vf", "max_step_size", "step_size", "target_kl"}
+    assert rates | sizes == SCHEDULE_KEYS
 
 
 def test_linear_meets_both_ends_exactly() -> None:
