@@ -77,6 +77,8 @@ class Report:
 def insert_blocks(path: Path, report: Report) -> list[str]:
     """Replace the blocks of a Markdown document by the report's parts; return their names.
 
+    A block is what stands between two markers, each on a line of its own.
+
     :raises ConfigError: the document has no block.
     """
     text = path.read_text(encoding="utf-8")
@@ -84,7 +86,8 @@ def insert_blocks(path: Path, report: Report) -> list[str]:
     for name in BLOCKS:
         content: str = getattr(report, name)
         begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-        pattern = re.compile(re.escape(begin) + r".*?" + re.escape(end), re.DOTALL)
+        # Alone on their lines: prose may name the markers without becoming a block.
+        pattern = re.compile(f"^{begin}$.*?^{end}$", re.DOTALL | re.MULTILINE)
         text, n_replaced = pattern.subn(_constant(f"{begin}\n\n{content}\n\n{end}"), text)
         found += [name] * bool(n_replaced)
     if not found:

@@ -112,12 +112,15 @@ def test_report_command(make_results, tmp_path: Path, capsys) -> None:  # type: 
         for result in make_results(algo, WALKER, [3000.0, 4000.0]):
             save_result(places.result(result.cell), result)
     document = tmp_path / "page.md"
-    document.write_text("before\n<!-- overview: begin -->\nold\n<!-- overview: end -->\nafter\n")
+    before = "brings `<!-- overview: begin -->` (to `<!-- overview: end -->`) up to date"
+    document.write_text(
+        f"{before}\n<!-- overview: begin -->\nold\n<!-- overview: end -->\nafter\n"
+    )
     command = ["report", "-o", str(places.results), "--insert", str(document)]
     assert main(command) == 0
     assert "| Walker2d-v4 | **3500 ± 707** | 2503 (Tianshou) |" in capsys.readouterr().out
     text = document.read_text()
-    assert text.startswith("before\n<!-- overview: begin -->\n\n| task | NPG |")
+    assert text.startswith(f"{before}\n<!-- overview: begin -->\n\n| task | NPG |")
     assert text.endswith("|\n\n<!-- overview: end -->\nafter\n")
     assert "old" not in text
     files = {path.name for path in (places.results / "report").iterdir()}
@@ -167,7 +170,7 @@ def test_report_on_nothing(tmp_path: Path, capsys) -> None:  # type: ignore[no-u
 
 def test_blocks(make_results, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     document = tmp_path / "page.md"
-    document.write_text("<!-- details: begin --><!-- details: end -->")
+    document.write_text("<!-- details: begin -->\n<!-- details: end -->")
     report = Report(make_results("npg", WALKER, [3000.0, 4000.0]))
     assert insert_blocks(document, report) == ["details"]
     text = document.read_text()
