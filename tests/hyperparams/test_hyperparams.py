@@ -53,7 +53,7 @@ SHIPPED = [
     ("trpo", "HalfCheetah-v4", "target_kl", 0.04),
     ("trpo", "Hopper-v5", "gamma", 0.995),
     ("npg", "Swimmer-v4", "gamma", 0.9995),
-    ("npg", "Humanoid-v4", "gae_lambda", 0.9),
+    ("npg", "Humanoid-v4", "gae_lambda", 0.7),
     ("npg", "Pusher-v5", "cg_max_iters", 10),
     ("ppo", "Walker2d-v4", "learning_rate", 5.05041e-05),
     ("ppo", "InvertedPendulum-v4", "batch_size", 32),
