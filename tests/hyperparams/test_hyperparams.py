@@ -60,7 +60,7 @@ SHIPPED = [
     ("ppo", "CartPole-v1", "clip_range", {"schedule": "linear", "start": 0.2, "end": 0.0}),
     ("ppo_kl", "HalfCheetah-v4", "target_kl", 0.02),
     ("a2c", "Swimmer-v5", "gamma", 0.9999),
-    ("a2c", "Ant-v4", "ent_coef", 0.01),
+    ("a2c", "Hopper-v4", "ent_coef", 0.01),
     ("a3c", "Walker2d-v5", "n_workers", 4),
     ("a3c", "CartPole-v1", "normalize_advantage", True),
 ]
