@@ -14,6 +14,7 @@ import io
 import json
 import os
 import statistics
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 import zoo.evaluate
 import zoo.train
 from hub.seeding import SEED_STARTS, TUNING_EVALUATION_SEED
+from zoo.cli import execute
 from zoo.plain_yaml import flow_yaml
 from zoo.presets import override_entry, parse_overrides, read_entry
 
@@ -107,8 +109,8 @@ def append(line: str) -> None:
         os.close(descriptor)
 
 
-def main() -> None:
-    """Run the command."""
+def main() -> int:
+    """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("algo")
     parser.add_argument("env_id")
@@ -116,7 +118,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=first_seed, help=f"default {first_seed}")
     parser.add_argument("--untuned", action="store_true", help="begin with the default entry")
     parser.add_argument("--hyperparams", nargs="+", default=[], metavar="KEY=VALUE")
-    args = parser.parse_args()
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return execute(parser, _run, None)
+
+
+def _run(args: argparse.Namespace) -> None:
     settings, n_timesteps = settings_of(
         args.algo, args.env_id, args.hyperparams, untuned=args.untuned
     )
@@ -136,4 +142,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

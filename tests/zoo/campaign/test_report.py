@@ -113,9 +113,7 @@ def test_report_command(make_results, tmp_path: Path, capsys) -> None:  # type: 
             save_result(places.result(result.cell), result)
     document = tmp_path / "page.md"
     before = "brings `<!-- overview: begin -->` (to `<!-- overview: end -->`) up to date"
-    document.write_text(
-        f"{before}\n<!-- overview: begin -->\nold\n<!-- overview: end -->\nafter\n"
-    )
+    document.write_text(f"{before}\n<!-- overview: begin -->\nold\n<!-- overview: end -->\nafter\n")
     command = ["report", "-o", str(places.results), "--insert", str(document)]
     assert main(command) == 0
     assert "| Walker2d-v4 | **3500 ± 707** | 2503 (Tianshou) |" in capsys.readouterr().out
