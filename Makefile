@@ -41,7 +41,7 @@ test-slow: $(VENV)/.developer ## the tests that train for minutes or measure eve
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 check: PYTEST_ARGS += --cov --cov-report=term
-check: lint types contracts test ## everything that continuous integration runs
+check: lint types contracts docs test ## everything that continuous integration runs
 
 lint: $(VENV)/.developer ## style, formatting and spelling
 	$(BIN)/ruff check .
