@@ -22,6 +22,7 @@ from typing import Any
 
 import zoo.evaluate
 import zoo.train
+from agents.registry import algorithm_class
 from hub.seeding import SEED_STARTS, TUNING_EVALUATION_SEED
 from zoo.cli import execute
 from zoo.plain_yaml import flow_yaml
@@ -37,7 +38,9 @@ def settings_of(
 
     :param overrides: ``KEY=VALUE`` texts, on top of the preset.
     :param untuned: on top of the default entry.
+    :raises UnknownName: no such algorithm, entry or key.
     """
+    algorithm_class(algo)  # an unknown name is an error here
     entry = read_entry(algo, env_id, None, untuned)
     entry = _numbers(override_entry(entry, parse_overrides(overrides)))
     default = _numbers(read_entry(algo, env_id, None, untuned=True))
