@@ -55,7 +55,7 @@ SHIPPED = [
     ("npg", "Swimmer-v4", "gamma", 0.9995),
     ("npg", "Humanoid-v4", "gae_lambda", 0.7),
     ("npg", "Pusher-v5", "cg_max_iters", 10),
-    ("ppo", "Walker2d-v4", "learning_rate", 5.05041e-05),
+    ("ppo", "Walker2d-v4", "learning_rate", 3e-4),
     ("ppo", "InvertedPendulum-v4", "batch_size", 32),
     ("ppo", "CartPole-v1", "clip_range", {"schedule": "linear", "start": 0.2, "end": 0.0}),
     ("ppo_kl", "HalfCheetah-v4", "target_kl", 0.02),
