@@ -56,7 +56,7 @@ SHIPPED = [
     ("npg", "Humanoid-v4", "gae_lambda", 0.7),
     ("npg", "Pusher-v5", "cg_max_iters", 10),
     ("ppo", "Walker2d-v4", "learning_rate", 3e-4),
-    ("ppo", "InvertedPendulum-v4", "batch_size", 32),
+    ("ppo", "MountainCarContinuous-v0", "batch_size", 8),
     ("ppo", "CartPole-v1", "clip_range", {"schedule": "linear", "start": 0.2, "end": 0.0}),
     ("ppo_kl", "HalfCheetah-v4", "target_kl", 0.02),
     ("a2c", "Swimmer-v5", "gamma", 0.9999),
