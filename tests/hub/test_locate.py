@@ -133,6 +133,7 @@ def test_a_mistyped_path_is_no_agent_of_the_hub(tmp_path, monkeypatch):
     assert str(hub_name("log/npg")) == "log/npg"
 
 
+@pytest.mark.usefixtures("published")  # not the checkout's, where more agents appear
 def test_names_of_an_organisation_of_ones_own(monkeypatch):
     assert hub_name("npg-Walker2d-v4") is None
     monkeypatch.setenv("NATURAL_ZOO_ORG", "my-lab")
