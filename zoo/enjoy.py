@@ -48,10 +48,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(args: argparse.Namespace) -> None:
     seeds = evaluation_seeds(args.seed, args.episodes)
-    if not args.no_render:
-        require_display(args.agent)
     with drawing_errors():
         agent = load_trained(args.agent, args.checkpoint, packages=args.gym_packages)
+    if not args.no_render:
+        require_display(args.agent)
     torch.set_num_threads(agent.n_threads)
     torch.manual_seed(seeds[0])
     if args.no_render:

@@ -29,6 +29,17 @@ def test_without_a_display_one_line_says_what_to_type(
     assert "--no-render" in captured.err
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux is headless")
+def test_a_mistyped_agent_is_named_before_a_missing_display(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert enjoy.main(["npg-Hoper-v4"]) == 1
+    error = capsys.readouterr().err
+    assert "npg-Hoper-v4" in error
+    assert "Did you mean 'npg-Hopper-v4'" in error
+    assert "display" not in error
+
+
 def test_returns_are_those_of_the_final_evaluation(
     trained_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

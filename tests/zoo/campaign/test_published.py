@@ -87,6 +87,8 @@ def test_every_task_has_a_scale(env_id: str) -> None:
 def test_reference_is_the_best_of_all_algorithms() -> None:
     assert reference("HalfCheetah-v4").value == 5783.9  # PPO
     assert reference("Humanoid-v4").value == 2002.6  # A2C
+    assert reference("Reacher-v4").value == -3.8  # ACKTR, which is not in the zoo
+    assert reference("Reacher-v5").value == -2.8  # PPO
     assert reference("CartPole-v1") is None
 
 
