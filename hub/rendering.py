@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
 from agents.errors import ConfigError, DisplayError, MissingDependency, NaturalZooError
 from hub.gym_env import make_gym_env
@@ -43,6 +44,16 @@ RENDER_PACKAGES = {"egl": "libegl1 libgl1", "osmesa": "libosmesa6"}
 _LIBRARIES = {
     "egl": (("libEGL.so.1", "EGL"), ("libGL.so.1", "GL", "libOpenGL.so.0")),
     "osmesa": (("libOSMesa.so.8", "OSMesa"),),
+}
+# Where Gymnasium's own view shows little of the task: over Pusher's table, from behind its arm, the
+# arm hides the object and nothing is larger than a few pixels.
+_VIEWS: dict[str, dict[str, Any]] = {
+    "Pusher": {
+        "distance": 2.0,
+        "azimuth": 150.0,
+        "elevation": -35.0,
+        "lookat": np.array([0.35, -0.2, -0.2]),
+    },
 }
 _GL_MODULES = (
     "OpenGL",
@@ -152,6 +163,8 @@ def make_drawn_env(
             f"{env_id} cannot draw as {render_mode}, only as {', '.join(modes) or 'nothing'}. "
             "Type: python -m zoo.evaluate AGENT, to play it without drawing."
         )
+    if is_mujoco_env(env) and "default_camera_config" not in env_kwargs:
+        _move_nearer(env)
     if render_mode == "rgb_array" and is_mujoco_env(env):
         _check_context(rendering_backend())
         renderer = env.get_wrapper_attr("mujoco_renderer")
@@ -190,6 +203,14 @@ def drawing_errors() -> Iterator[None]:
         if not _raised_by_graphics(error):
             raise
         raise _cannot_draw(error) from error
+
+
+def _move_nearer(env: gym.Env[Any, Any]) -> None:
+    """Show more of the task than Gymnasium's own view does, where one is known that does."""
+    view = _VIEWS.get(env.spec.name if env.spec else "")
+    if view is not None:
+        renderer = env.get_wrapper_attr("mujoco_renderer")
+        renderer.default_cam_config = {**(renderer.default_cam_config or {}), **view}
 
 
 def _is_loadable(library: str) -> bool:

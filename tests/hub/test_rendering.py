@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from typing import Any
 
 import pytest
 
@@ -150,6 +151,19 @@ def test_the_camera_follows_the_agent(monkeypatch: pytest.MonkeyPatch, backend: 
     assert 40 < mean < 215
     assert start > 1000  # pixels of the walker's brown leg
     assert far > 1000
+
+
+@pytest.mark.parametrize(
+    ("env_kwargs", "distance"),
+    [({}, 2.0), ({"default_camera_config": {"distance": 3.0}}, 3.0)],
+    ids=["nearer", "as asked for"],
+)
+def test_pusher_is_seen_from_nearer_unless_told_otherwise(
+    env_kwargs: dict[str, Any], distance: float
+) -> None:
+    env = rendering.make_drawn_env("Pusher-v5", env_kwargs, "human")  # no window before it draws
+    assert env.get_wrapper_attr("mujoco_renderer").default_cam_config["distance"] == distance
+    env.close()
 
 
 @linux_only
