@@ -26,6 +26,7 @@ from zoo.tuning.reranking import PRESET, Candidate, best, candidates, rerank
 from zoo.tuning.search import search, tally
 from zoo.tuning.search_space import known_spaces, load_space
 from zoo.tuning.study import PRUNERS, SAMPLERS, StudyFolder, open_study
+from zoo.tuning.tables import ranking_table, trials_table
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -165,7 +166,7 @@ def _run(args: argparse.Namespace) -> None:
             seed=args.seed,
             say=say,
         )
-        _draw(study, folder)
+        _describe(study, folder)
         if args.rerank == 0:
             print(f"{name}: {_counts(study)} ({folder.path})")
             return
@@ -211,12 +212,14 @@ def _counts(study: Study) -> str:
     return ", ".join(f"{count} {state}" for state, count in tally(study).items()) or "no trial"
 
 
-def _draw(study: Study, folder: StudyFolder) -> None:
+def _describe(study: Study, folder: StudyFolder) -> None:
+    write_text(folder.path / "trials.csv", trials_table(study))
     save(draw_history(study), folder.path / "history.png")
     importance = draw_importance(study)
     if importance is not None:
         save(importance, folder.path / "importance.png")
-    say(f"pictures: {folder.path}/history.png" + ", importance.png" * (importance is not None))
+    pictures = "history.png" + ", importance.png" * (importance is not None)
+    say(f"the study: {folder.path}/trials.csv, {pictures}")
 
 
 def _rank(args: argparse.Namespace, study: Study, folder: StudyFolder, protocol: Protocol) -> None:
@@ -233,6 +236,7 @@ def _rank(args: argparse.Namespace, study: Study, folder: StudyFolder, protocol:
         rerank(ranked, folder.path / "reranking", n_jobs=args.jobs, say=say)
     finally:
         lock.release()
+    write_text(folder.path / "ranking.csv", ranking_table(ranked))
     winner = best(ranked, protocol.objective)
     for candidate in ranked:
         mark = " ← best" if candidate is winner else ""

@@ -16,7 +16,7 @@ from zoo.tuning.study import Claim
 if TYPE_CHECKING:
     from optuna.trial import TrialState
 
-__all__ = ["OVERRIDES", "RETURNS", "Ending", "TrialRun"]
+__all__ = ["ERROR", "OVERRIDES", "RETURNS", "Ending", "TrialRun"]
 
 OVERRIDES, RETURNS, ERROR = "overrides", "returns", "error"
 """What a study keeps of a trial besides its value."""

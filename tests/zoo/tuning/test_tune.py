@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ from zoo.tuning.reranking import PRESET, Candidate, best, candidates, rerank
 from zoo.tuning.scoring import train_and_score
 from zoo.tuning.search_space import parse_space
 from zoo.tuning.study import StudyFolder, open_study
+from zoo.tuning.tables import trials_table
 
 SPACE = """
 target_kl: {low: 0.005, high: 0.1, log: true}
@@ -81,6 +83,12 @@ def test_study(finished: Path) -> None:
         assert trial.user_attrs["overrides"]["gamma"] == trial.params["gamma"]
     assert len({trial.params["target_kl"] for trial in found}) == 3
     assert not list((finished / NAME / "trials").glob("*/"))  # nothing is left of the trainings
+    table = list(csv.DictReader((finished / NAME / "trials.csv").read_text().splitlines()))
+    assert [row["state"] for row in table] == ["complete"] * 3
+    for row, trial in zip(table, found, strict=True):
+        assert float(row["objective"]) == pytest.approx(trial.value, rel=1e-5)
+        assert len(row["returns"].split()) == 2
+        assert load_yaml(row["settings"], "settings") == trial.user_attrs["overrides"]
     assert (finished / NAME / "history.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -217,6 +225,10 @@ def test_ranked_again_and_written(
     values = {trial.number: trial.value for trial in trials(finished)}
     ranked = sorted(values, key=lambda number: -values[number])[:2]
     assert f"ranking again with 2 seeds, 512 steps: trial {ranked[0]}, trial {ranked[1]}\n" in err
+    table = list(csv.DictReader((finished / NAME / "ranking.csv").read_text().splitlines()))
+    assert [(row["candidate"], row["seed"], row["n_timesteps"]) for row in table] == [
+        (f"trial {number}", seed, "512") for number in ranked for seed in ("300000", "301000")
+    ]
     entry = read_entries("npg", own)["CartPole-v1"]
     assert entry["n_timesteps"] == 512
     winner = int(entry["source"].partition("; trial ")[2].split()[0])
@@ -259,6 +271,25 @@ def finished_study(tmp_path: Path, values: list[float]) -> optuna.Study:
         study.tell(trial, value)
     study.tell(study.ask(), state=optuna.trial.TrialState.FAIL)
     return study
+
+
+def test_table_of_trials(tmp_path: Path) -> None:
+    """A pruned trial has its last report, a failed one its reason."""
+    study = finished_study(tmp_path, [2.5])  # and one that failed
+    pruned = study.ask()
+    pruned.set_user_attr("overrides", {"gamma": 0.9, "policy_kwargs.net_arch": [8, 8]})
+    pruned.set_user_attr("returns", [1.23456789])
+    pruned.report(7.0, 0)
+    pruned.report(4.0, 1)
+    pruned.set_user_attr("error", "no memory")
+    study.tell(pruned, state=optuna.trial.TrialState.PRUNED)
+    study.ask()  # still running: not in the table
+    header, complete, failed, last = trials_table(study).splitlines()
+    assert header == "trial,state,objective,returns,settings,error"
+    assert complete.startswith("0,complete,2.5,,")
+    assert failed == "1,fail,,,{},"
+    settings = '"{gamma: 0.9, policy_kwargs.net_arch: [8, 8]}"'
+    assert last == f"2,pruned,4,1.23457,{settings},no memory"
 
 
 def test_candidates_are_the_best_trials_and_the_preset(tmp_path: Path) -> None:
