@@ -45,8 +45,8 @@ _LIBRARIES = {
     "egl": (("libEGL.so.1", "EGL"), ("libGL.so.1", "GL", "libOpenGL.so.0")),
     "osmesa": (("libOSMesa.so.8", "OSMesa"),),
 }
-# Where Gymnasium's own view shows little of the task: over Pusher's table, from behind its arm, the
-# arm hides the object and nothing is larger than a few pixels.
+# Where Gymnasium's own view shows little: it looks at Pusher from far behind the arm, which hides
+# the object.
 _VIEWS: dict[str, dict[str, Any]] = {
     "Pusher": {
         "distance": 2.0,
@@ -164,7 +164,7 @@ def make_drawn_env(
             "Type: python -m zoo.evaluate AGENT, to play it without drawing."
         )
     if is_mujoco_env(env) and "default_camera_config" not in env_kwargs:
-        _move_nearer(env)
+        _improve_view(env)
     if render_mode == "rgb_array" and is_mujoco_env(env):
         _check_context(rendering_backend())
         renderer = env.get_wrapper_attr("mujoco_renderer")
@@ -205,7 +205,7 @@ def drawing_errors() -> Iterator[None]:
         raise _cannot_draw(error) from error
 
 
-def _move_nearer(env: gym.Env[Any, Any]) -> None:
+def _improve_view(env: gym.Env[Any, Any]) -> None:
     """Show more of the task than Gymnasium's own view does, where one is known that does."""
     view = _VIEWS.get(env.spec.name if env.spec else "")
     if view is not None:

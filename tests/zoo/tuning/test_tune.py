@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import sys
 import threading
 import time
@@ -229,6 +230,11 @@ def test_ranked_again_and_written(
     assert [(row["candidate"], row["seed"], row["n_timesteps"]) for row in table] == [
         (f"trial {number}", seed, "512") for number in ranked for seed in ("300000", "301000")
     ]
+    for row in table:
+        name = row["candidate"].replace(" ", "_")
+        score = finished / NAME / "reranking" / name / f"{row['seed']}.json"
+        returns = json.loads(score.read_text())["returns"]
+        assert float(row["mean_return"]) == pytest.approx(sum(returns) / 100, rel=1e-5)
     entry = read_entries("npg", own)["CartPole-v1"]
     assert entry["n_timesteps"] == 512
     winner = int(entry["source"].partition("; trial ")[2].split()[0])
